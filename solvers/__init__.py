@@ -1,0 +1,73 @@
+"""The mathematics: pruning a layer as sparse least squares around its dense weight. NumPy text, float64.
+
+>>> import solvers
+>>> sorted(solvers.METHODS)
+['dense', 'iht', 'magnitude', 'maiht', 'maiht-released', 'wanda']
+"""
+
+from importlib.metadata import entry_points
+
+from solvers import iht, magnitude, maiht, released, wanda
+from solvers.methods import Method, near
+from solvers.problem import Gram, LayerProblem
+from solvers.refusal import Refusal
+from solvers.solution import Solution, Stop, Trace
+from solvers.sparsity import L0, L1, KeepGroups, KeepNofM, KeepPerLayer, KeepPerRow, parse
+
+ONE_SHOT = frozenset({"exact", "rows", "inputs", "scale", "identity"})
+DESCENT = frozenset({"rows", "scale", "identity", "descends"})
+
+METHODS: dict[str, Method] = {
+    "dense": Method(
+        magnitude.dense, "none", "the null method", promises=frozenset({"exact", "rows", "inputs", "scale"})
+    ),
+    "magnitude": Method(magnitude.magnitude, "none", "Han et al. 2015", promises=ONE_SHOT),
+    "wanda": Method(wanda.wanda, "norms", "Sun et al. 2024", promises=ONE_SHOT),
+    "iht": Method(iht.iht, "gram", "Blumensath, Davies 2008", penalties=True, normalised=True, promises=DESCENT),
+    "maiht": Method(maiht.maiht, "gram", "Wen, Zuo, Pan 2025", penalties=True, normalised=True, promises=DESCENT),
+    "maiht-released": Method(
+        released.maiht_released,
+        "gram",
+        "the authors' code, 2025",
+        patterns=(KeepPerLayer, KeepNofM),
+        normalised=True,
+        promises=frozenset({"scale", "identity"}),
+    ),
+}
+
+
+def find(name: str) -> Method:
+    """The method of that name: the table, then entry points of the group ``pruning.methods``, else a Refusal."""
+    if name in METHODS:
+        return METHODS[name]
+    plugins = {entry.name: entry for entry in entry_points(group="pruning.methods")}
+    if name in plugins:
+        loaded: Method = plugins[name].load()
+        return loaded
+    known = sorted([*METHODS, *plugins])
+    raise Refusal(f"unknown method '{name}'.{near(name, known)} Known: {', '.join(known)}.")
+
+
+from solvers.door import Run, run, solve  # noqa: E402 - the door looks methods up in this table
+
+__all__ = [
+    "L0",
+    "L1",
+    "METHODS",
+    "Gram",
+    "KeepGroups",
+    "KeepNofM",
+    "KeepPerLayer",
+    "KeepPerRow",
+    "LayerProblem",
+    "Method",
+    "Refusal",
+    "Run",
+    "Solution",
+    "Stop",
+    "Trace",
+    "find",
+    "parse",
+    "run",
+    "solve",
+]

@@ -1,0 +1,6 @@
+"""The claims: one function, one statement, one certificate; the same functions judge toys and LLaMA layers."""
+
+from theory_checks.certificate import Certificate, allowance
+from theory_checks.certify import certify, certify_saved
+
+__all__ = ["Certificate", "allowance", "certify", "certify_saved"]

@@ -1,0 +1,167 @@
+"""A layer as a quadratic around its dense weight.
+
+    f(W) = 1/2 <(W - W0) H, W - W0> + <R, W - W0> + e0          W, W0, R: (out, in)    H: (in, in)
+
+H is the mean Gram (1/T) sum x x' over the calibration tokens of the inputs that the pruned layer will see. Without
+drift R = 0 and e0 = 0; with it R = W0 (X~ - X) X~'/T and e0 = |W0 (X~ - X)|^2 / 2T: f(W) = |W X~ - W0 X|^2 / 2T.
+Always in this difference form: the expanded form <W H, W> - 2 <W H, W0> + ... loses all digits near W0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from solvers.linalg import lambda_max_bound
+from solvers.refusal import Refusal
+from solvers.sparsity import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Gram:
+    """The mean Gram H (in, in) of a site, shared by every layer that reads it.
+
+    `ridge` is a number with H - ridge I positive semidefinite by construction.
+    """
+
+    H: Array
+    ridge: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.H.ndim != 2 or self.H.shape[0] != self.H.shape[1]:
+            raise Refusal(f"a Gram is a square (in, in) matrix; got shape {self.H.shape}. Pass X.T @ X / tokens.")
+        if not np.isfinite(self.H).all():
+            raise Refusal(
+                "the Gram holds NaN or infinity. Usually an activation overflowed; calibrate in float32 or bfloat16."
+            )
+        if not np.array_equal(self.H, self.H.T):
+            raise Refusal(
+                "the Gram must be exactly symmetric. Symmetrise the sum once, (H + H.T) / 2, before it is used."
+            )
+
+    @cached_property
+    def lipschitz(self) -> float:
+        """A proved upper bound on lambda_max(H), the Lipschitz constant of the gradient."""
+        return lambda_max_bound(self.H)
+
+    @cached_property
+    def norms(self) -> Array:
+        """Root mean square of every input, (in,): sqrt(diag H)."""
+        return np.sqrt(np.maximum(np.diag(self.H), 0.0))
+
+    @lru_cache(maxsize=4)  # noqa: B019 - a Gram lives as long as its site; layers of the site share the result
+    def normalised(self, mu: float) -> tuple[Gram, Array]:
+        """(D^-1 H D^-1 + mu I, D) with D = diag(norms): unit diagonal plus the ridge.
+
+        A dead input has norm zero; it is given a power of two far below every live norm, so that its weights are
+        the first to go under a budget and come back bit for bit where they stay.
+        """
+        live = self.norms[self.norms > 0]
+        dead = 2.0 ** (np.floor(np.log2(live.min())) - 40) if live.size else 1.0
+        scale = np.where(self.norms > 0, self.norms, dead)
+        H = self.H / scale / scale[:, None]
+        H = (H + H.T) / 2
+        return Gram(H + mu * np.eye(len(H)), ridge=mu), scale
+
+
+@dataclass(frozen=True, eq=False)
+class LayerProblem:
+    """f and its derivatives for one layer.
+
+    Parameters
+    ----------
+    W0 : (out, in) dense weight
+    gram : the inputs' Gram; `LayerProblem.of` takes a plain (in, in) array
+    R : (out, in) drift, or None
+    e0 : value at W0
+    scale : (in,) factors by which the inputs' coordinates were divided; None in the layer's own coordinates
+    """
+
+    W0: Array
+    gram: Gram
+    R: Array | None = None
+    e0: float = 0.0
+    scale: Array | None = None
+
+    def __post_init__(self) -> None:
+        if self.W0.ndim != 2 or self.W0.shape[1] != len(self.H):
+            raise Refusal(
+                f"a weight is (out, in) and its Gram (in, in); got {self.W0.shape} and {self.H.shape}. "
+                "Usually the weight is transposed: y = W x, W of shape (outputs, inputs)."
+            )
+        if not np.isfinite(self.W0).all():
+            raise Refusal(
+                "the dense weight holds NaN or infinity. Usually the checkpoint is damaged; download it again."
+            )
+        if self.R is not None and self.R.shape != self.W0.shape:
+            raise Refusal(f"the drift R has the shape of the weight, {self.W0.shape}; got {self.R.shape}.")
+
+    @classmethod
+    def of(cls, W0: Array, H: Array) -> LayerProblem:
+        """The problem of a dense weight (out, in) and a plain Gram array (in, in)."""
+        return cls(W0, Gram(H))
+
+    @property
+    def H(self) -> Array:
+        return self.gram.H
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.W0.shape[0], self.W0.shape[1]
+
+    @property
+    def lipschitz(self) -> float:
+        """A proved upper bound on lambda_max(H)."""
+        return self.gram.lipschitz
+
+    @property
+    def norms(self) -> Array:
+        """(in,) root mean square of every input; all that Wanda needs."""
+        return self.gram.norms
+
+    def value(self, W: Array) -> float:
+        """f(W)."""
+        D = W - self.W0
+        linear = 0.0 if self.R is None else float(np.vdot(self.R, D))
+        return 0.5 * float(np.vdot(D @ self.H, D)) + linear + self.e0
+
+    def grad(self, W: Array) -> Array:
+        """The gradient (W - W0) H + R, (out, in)."""
+        G = (W - self.W0) @ self.H
+        return G if self.R is None else G + self.R
+
+    def change(self, W: Array, V: Array) -> float:
+        """f(V) - f(W) = <grad f(W), d> + 1/2 <d H, d>, d = V - W: accurate however small d is."""
+        d = V - W
+        return float(np.vdot(self.grad(W), d)) + 0.5 * float(np.vdot(d @ self.H, d))
+
+    def magnitude(self, W: Array) -> float:
+        """Sum of the absolute terms of f(W), the scale of its rounding error: 1/2 <|D| |H|, |D|> + ..."""
+        D = np.abs(W - self.W0)
+        linear = 0.0 if self.R is None else float(np.vdot(np.abs(self.R), D))
+        return 0.5 * float(np.vdot(D @ np.abs(self.H), D)) + linear + abs(self.e0)
+
+    def relative_error(self, W: Array) -> float:
+        """2 f(W) / <W0 H, W0>: squared output error over squared output; nan where the dense output is zero."""
+        output = float(np.vdot(self.W0 @ self.H, self.W0))
+        return 2 * self.value(W) / output if output > 0 else float("nan")
+
+    def normalised(self, mu: float = 0.1) -> LayerProblem:
+        """The same layer with unit-diagonal Gram and a ridge mu centred at W0 (Wen, Zuo, Pan 2025: mu = 0.1).
+
+        With D the inputs' root mean squares, V = W D turns f into f'(V) with H' = D^-1 H D^-1; adding mu I to H'
+        adds mu/2 |V - W0 D|^2. `original` maps a weight back.
+        """
+        gram, scale = self.gram.normalised(mu)
+        R = None if self.R is None else self.R / scale
+        return LayerProblem(self.W0 * scale, gram, R, self.e0, scale)
+
+    def scaled(self, W: Array) -> Array:
+        """A weight of the layer's own coordinates in those of this problem."""
+        return W if self.scale is None else W * self.scale
+
+    def original(self, W: Array) -> Array:
+        """A weight of this problem in the layer's own coordinates."""
+        return W if self.scale is None else W / self.scale

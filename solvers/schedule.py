@@ -1,0 +1,33 @@
+"""Which sparsity is in force at which iteration: constant, as the theorems want it, or tightened towards a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from solvers.sparsity import Array, Budget, Sparsity
+
+Schedule = Callable[[int, Array, Sparsity | None], Sparsity | None]
+
+
+def constant(sparsity: Sparsity, iters: int) -> Schedule:
+    """The same sparsity in each of `iters` iterations: the setting of the theorems."""
+    return lambda t, x, last: sparsity if t < iters else None
+
+
+def cubic(sparsity: Sparsity, shape: tuple[int, int], iters: int, ramp: float) -> Schedule:
+    """Remove gradually: after t steps the share 1 - (1 - t/T)^3 of what has to go, T = ramp * iters.
+
+    The schedule of Zhu and Gupta 2017; from T on the budget is the final one, so the theorems apply to the
+    iterations after T. A penalty has nothing to ramp and stays constant.
+    """
+    if not isinstance(sparsity, Budget) or ramp <= 0:
+        return constant(sparsity, iters)
+    most, steps = sparsity.most(shape), max(1, round(ramp * iters))
+
+    def stage(t: int, x: Array, last: Sparsity | None) -> Sparsity | None:
+        done = 1 - (1 - min(t + 1, steps) / steps) ** 3
+        keep = most - int((most - sparsity.keep) * done + 0.5)
+        return replace(sparsity, keep=keep) if t < iters else None
+
+    return stage

@@ -1,0 +1,55 @@
+"""What a solver hands back: weights, facts per iteration, and the sentence that says why it stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from solvers.sparsity import Array
+
+
+class Stop(Enum):
+    """Why a solver stopped; the value is the sentence for the user."""
+
+    CLOSED_FORM = "closed form: one pass, nothing to iterate"
+    CONVERGED = "converged: neither the plain step nor the iterate moved by more than the tolerance"
+    EXHAUSTED = "iterations exhausted"
+
+
+@dataclass
+class Trace:
+    """Facts per iteration, never verdicts. Row t describes the step from x_t to x_{t+1}.
+
+    Attributes
+    ----------
+    step : the step size s of every row
+    tol : the relative move at which the run was told to stop
+    first : F(x_0) under the sparsity of the first row; inf where x_0 breaks the budget
+    objective : F(x_{t+1})
+    plain : F(v_{t+1}), v the plain proximal step from x_t
+    move : |v_{t+1} - x_t|^2, squared Frobenius norm
+    nonzeros : nonzeros of x_{t+1}
+    level : the keep count, or the penalty, in force in this row
+    """
+
+    step: float
+    tol: float
+    first: float
+    objective: list[float] = field(default_factory=list)
+    plain: list[float] = field(default_factory=list)
+    move: list[float] = field(default_factory=list)
+    nonzeros: list[int] = field(default_factory=list)
+    level: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.objective)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Weights (out, in) in the coordinates of the problem solved, and how they came about."""
+
+    weight: Array
+    stop: Stop = Stop.CLOSED_FORM
+    trace: Trace | None = None
+    bias: Array | None = None

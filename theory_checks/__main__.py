@@ -1,0 +1,130 @@
+"""python -m theory_checks: both sides of every claim, and the planted defects that each must notice."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from solvers.methods import near
+from solvers.refusal import Refusal
+from theory_checks.certificate import Certificate
+from theory_checks.claims import CLAIMS, worst
+from theory_checks.contract import CONTRACT
+from theory_checks.mutants import MUTANTS, first_kill
+from theory_checks.synthetic import Case, cases
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+screen, log = Console(), Console(stderr=True)
+
+
+@app.command()
+def main(
+    claims: Annotated[list[str] | None, typer.Argument(help="Claims to evaluate (default: all), or 'mutants'.")] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="Synthetic layers per claim (100; mutants: 40).")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic layers.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Evaluate claims on synthetic layers and print the worst case of each: measured against bound.
+
+    `python -m theory_checks mutants` plants every known defect and shows which claim notices it, and how soon.
+    Exit code 1 if a claim fails or a planted defect survives.
+
+    Example: python -m theory_checks sufficient-decrease safeguard --examples 500
+    """
+    try:
+        if claims == ["mutants"]:
+            good = _mutants(examples or 40, seed, as_json)
+        else:
+            good = _claims(_known(claims or list(CLAIMS)), examples or 100, seed, as_json)
+    except Refusal as refusal:
+        log.print(f"[red]error:[/] {refusal}", highlight=False)
+        raise typer.Exit(2) from None
+    raise typer.Exit(0 if good else 1)
+
+
+def _known(names: list[str]) -> list[str]:
+    for name in names:
+        if name not in CLAIMS:
+            raise Refusal(f"unknown claim '{name}'.{near(name, CLAIMS)} Known: {', '.join(CLAIMS)}, mutants.")
+    return names
+
+
+def _claims(names: list[str], examples: int, seed: int, as_json: bool) -> bool:
+    found = {name: (Certificate(name, "", "", 0, 0, applies="no example"), Case(), 0) for name in names}
+    with Progress(console=log, transient=True) as bar:
+        task = bar.add_task("synthetic layers", total=examples)
+        for case in cases(examples, seed):
+            for name in names:
+                found[name] = _worse(found[name], worst(CLAIMS[name](case)), case)
+            bar.advance(task)
+    rows = [{**c.as_dict(), "examples": n, "worst_case": repr(case)} for c, case, n in found.values()]
+    if as_json:
+        print(json.dumps({"seed": seed, "examples": examples, "claims": rows}, indent=1))
+    else:
+        screen.print(_claim_table(rows, examples))
+    return all(row["outcome"] != "fails" for row in rows)
+
+
+def _worse(old: tuple[Certificate, Case, int], new: Certificate, case: Case) -> tuple[Certificate, Case, int]:
+    count = old[2] + (not new.applies)
+    return (new, case, count) if worst(iter([old[0], new])) is new else (old[0], old[1], count)
+
+
+def _claim_table(rows: list[dict[str, Any]], examples: int) -> Table:
+    table = Table(title=f"worst of {examples} synthetic layers", title_justify="left")
+    for column in ("claim", "statement", "where"):
+        table.add_column(column)
+    for column in ("measured", "bound", "allowance"):
+        table.add_column(column, justify="right")
+    table.add_column("outcome")
+    for row in rows:
+        outcome = f"{row['outcome']} because {row['applies']}" if row["applies"] else row["outcome"]
+        sides = (f"{row[side]:.3e}" for side in ("measured", "bound", "allowance"))
+        table.add_row(row["name"], row["claim"], row["where"], *sides, outcome)
+    return table
+
+
+def _mutants(most: int, seed: int, as_json: bool) -> bool:
+    checks = [*CLAIMS, *CONTRACT]
+    matrix: dict[str, dict[str, int | None]] = {}
+    with Progress(console=log, transient=True) as bar:
+        task = bar.add_task("planted defects", total=len(MUTANTS) * len(checks))
+        for mutant in MUTANTS:
+            matrix[mutant.name] = {}
+            for check in checks:
+                matrix[mutant.name][check] = first_kill(mutant, check, most, seed)
+                bar.advance(task)
+    survivors = [name for name, row in matrix.items() if not any(row.values())]
+    idle = [check for check in checks if not any(row[check] for row in matrix.values())]
+    if as_json:
+        print(
+            json.dumps({"seed": seed, "examples": most, "killed_after": matrix, "survivors": survivors, "idle": idle})
+        )
+    else:
+        screen.print(_mutant_table(matrix, most))
+        screen.print(
+            f"survivors: {', '.join(survivors) or 'none'}",
+            f"checks that killed nothing: {', '.join(idle) or 'none'}",
+            sep="\n",
+        )
+    return not survivors
+
+
+def _mutant_table(matrix: dict[str, dict[str, int | None]], most: int) -> Table:
+    table = Table(title=f"killed by (after how many of {most} layers)", title_justify="left")
+    table.add_column("planted defect")
+    table.add_column("killed by")
+    for name, row in matrix.items():
+        kills = [f"{check} ({n})" for check, n in row.items() if n]
+        table.add_row(name, ", ".join(kills) or "[red]survives[/]")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(app())

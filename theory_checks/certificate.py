@@ -1,0 +1,69 @@
+"""A verdict with both sides of its inequality, and the only tolerance of the project."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def allowance(scale: float, size: int, dtype: npt.DTypeLike = np.float64) -> float:
+    """What rounding may contribute to a computed sum of `size` terms whose magnitudes add up to `scale`.
+
+    The standard model bounds the error of a sum of products by gamma_m times the sum of magnitudes,
+    gamma_m = m u / (1 - m u) [Higham 2002, eq. 3.5]. Both sides of an inequality are such sums, each of at most two
+    nested ones, so m = 4 (size + 8) covers them.
+    """
+    m = 4 * (size + 8)
+    u = float(np.finfo(dtype).eps) / 2
+    return m * u / (1 - m * u) * scale if m * u < 1 else float("inf")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """One statement evaluated: `measured <= bound + allowance`, or the reason why it says nothing here.
+
+    Attributes
+    ----------
+    name : short name, unique among claims
+    claim : the inequality in words and letters
+    where : its source, with the theorem's number where the source could be read
+    measured, bound : its two sides
+    allowance : what rounding may add, from `allowance`
+    applies : empty, or the assumption that is not met, with its number
+    """
+
+    name: str
+    claim: str
+    where: str
+    measured: float
+    bound: float
+    allowance: float = 0.0
+    applies: str = ""
+
+    @property
+    def slack(self) -> float:
+        return self.bound - self.measured
+
+    @property
+    def excess(self) -> float:
+        """How far the inequality is missed beyond the allowance; negative or zero where it holds."""
+        return self.measured - self.bound - self.allowance
+
+    @property
+    def outcome(self) -> str:
+        """``holds``, ``fails`` or ``not applicable``; a nan on either side fails."""
+        if self.applies:
+            return "not applicable"
+        return "holds" if self.measured <= self.bound + self.allowance else "fails"
+
+    def as_dict(self) -> dict[str, Any]:
+        """A flat dictionary for records and ``--json``."""
+        facts = asdict(self)
+        return {**facts, "outcome": self.outcome}
+
+    def __str__(self) -> str:
+        verdict = f"{self.outcome} because {self.applies}" if self.applies else self.outcome
+        return f"{self.name}: {self.measured:.4g} <= {self.bound:.4g} + {self.allowance:.1g}: {verdict}"

@@ -1,0 +1,48 @@
+"""The claims that a pruned layer must answer for: the functions of the toys, on real weights."""
+
+from __future__ import annotations
+
+from solvers.door import Run
+from solvers.methods import Method
+from solvers.problem import LayerProblem
+from solvers.sparsity import Array, Sparsity
+from theory_checks.certificate import Certificate
+from theory_checks.descent import objective_recomputed, residual_rate, safeguard, step_size, sufficient_decrease
+from theory_checks.optimality import lower_bound
+from theory_checks.stationarity import fixed_point, masked_least_squares, refinement_descends
+from theory_checks.support import exact_count
+
+RESIDUAL = 1e-6  # what `refine=exact` promises, see solvers.linalg.least_squares_pcg
+
+
+def certify(method: Method, run: Run, refine: str) -> list[Certificate]:
+    """Every claim about the way a layer was solved, on float64 weights before they are saved."""
+    problem, sparsity, found = run.problem, run.sparsity, run.found
+    certificates = [
+        sufficient_decrease(problem, sparsity, found),
+        safeguard(problem, sparsity, found),
+        objective_recomputed(problem, sparsity, found),
+        residual_rate(problem, sparsity, found),
+        fixed_point(problem, sparsity, found),
+    ]
+    if "descends" in method.promises:
+        certificates.append(step_size(problem, found))
+    if refine != "none":
+        certificates.append(refinement_descends(problem, found.weight, run.refined))
+    if refine == "exact":
+        certificates.append(masked_least_squares(problem, found.weight != 0, run.refined, tol=RESIDUAL))
+    return certificates
+
+
+def certify_saved(problem: LayerProblem, sparsity: Sparsity, saved: Array) -> list[Certificate]:
+    """The claims about the weights that were saved, after the cast, in the layer's own coordinates.
+
+    Parameters
+    ----------
+    problem : the layer on the unit-diagonal Gram with its ridge
+    saved : (out, in) the weights as they stand in the file
+    """
+    return [
+        exact_count(sparsity, problem.original(problem.W0), saved),
+        lower_bound(problem, sparsity, problem.scaled(saved)),
+    ]

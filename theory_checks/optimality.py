@@ -1,0 +1,61 @@
+"""How far from optimal at most: lower bounds on the global optimum of a layer.
+
+Letters: W0 dense weight, D a diagonal matrix with H - D positive semidefinite, k entries kept in a window.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from solvers.problem import LayerProblem
+from solvers.sparsity import L0, Array, Budget, KeepGroups, Sparsity
+from theory_checks.certificate import Certificate, allowance
+from theory_checks.support import windows
+
+
+def separable_bound(problem: LayerProblem, sparsity: Sparsity) -> float:
+    """min over all W that obey the sparsity of 1/2 <(W - W0) D, W - W0>, D = ridge I: a lower bound on F.
+
+    Under a budget the sum of the smallest d w0^2 / 2 of every window, with a penalty sum min(lam, d w0^2 / 2).
+    """
+    cost = 0.5 * problem.gram.ridge * np.square(problem.W0)
+    if isinstance(sparsity, L0):
+        return float(np.minimum(cost, sparsity.lam).sum())
+    cheap = np.sort(windows(sparsity, cost), axis=1)
+    return float(cheap[:, : cheap.shape[1] - int(sparsity.level)].sum())
+
+
+def lower_bound(problem: LayerProblem, sparsity: Sparsity, W: Array) -> Certificate:
+    """The separable lower bound does not exceed F(W); their ratio bounds the distance to the global optimum.
+
+    Assumptions: no drift, H - ridge I positive semidefinite (by construction of `normalised`), W obeys the sparsity.
+    Why: f(W) >= 1/2 <(W - W0) D, W - W0>, minimise the right side. Where: theory O2. Upper bound, never tight for
+    correlated inputs; `slack` is the certified optimality gap.
+    """
+    name, claim, where = "lower-bound", "sum of the cheapest ridge w0^2 / 2 <= F(W)", "separable relaxation"
+    reason = ""
+    if problem.R is not None:
+        reason = "the problem has drift"
+    elif problem.gram.ridge <= 0:
+        reason = "ridge = 0 gives the bound 0"
+    elif isinstance(sparsity, KeepGroups) or not isinstance(sparsity, Budget | L0):
+        reason = f"no separable bound for {type(sparsity).__name__}"
+    if reason:
+        return Certificate(name, claim, where, 0.0, 0.0, applies=reason)
+    F = problem.value(W) + sparsity.value(W)
+    return Certificate(
+        name, claim, where, separable_bound(problem, sparsity), F, allowance(problem.magnitude(W) + abs(F), W.size)
+    )
+
+
+def lipschitz_bound(problem: LayerProblem) -> Certificate:
+    """lambda_max(H) <= L, the bound from which every step size comes.
+
+    Assumptions: at most 512 inputs (a full eigendecomposition is the other side). Where: Rump 2006, Thm 2.3.
+    """
+    n = len(problem.H)
+    name, claim, where = "lipschitz-bound", "lambda_max(H) <= the L behind every step size", "Rump 2006, Thm 2.3"
+    if n > 512:
+        return Certificate(name, claim, where, 0.0, 0.0, applies=f"inputs = {n} > 512")
+    top = float(np.linalg.eigvalsh(problem.H)[-1])
+    return Certificate(name, claim, where, top, problem.lipschitz, allowance(abs(top), n))
