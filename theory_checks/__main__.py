@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -20,7 +21,8 @@ from theory_checks.mutants import MUTANTS, first_kill
 from theory_checks.synthetic import Case, cases
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-screen, log = Console(), Console(stderr=True)
+log = Console(stderr=True)
+screen = Console()
 
 
 @app.command()
@@ -67,27 +69,28 @@ def _claims(names: list[str], examples: int, seed: int, as_json: bool) -> bool:
     if as_json:
         print(json.dumps({"seed": seed, "examples": examples, "claims": rows}, indent=1))
     else:
-        screen.print(_claim_table(rows, examples))
+        screen.print(
+            f"the worst of {examples} synthetic layers (seed {seed}) for every claim: measured <= bound + rounding"
+        )
+        for row in rows:
+            _print_claim(row)
     return all(row["outcome"] != "fails" for row in rows)
 
 
 def _worse(old: tuple[Certificate, Case, int], new: Certificate, case: Case) -> tuple[Certificate, Case, int]:
     count = old[2] + (not new.applies)
-    return (new, case, count) if worst(iter([old[0], new])) is new else (old[0], old[1], count)
+    return (new, case, count) if worst([old[0], new]) is new else (old[0], old[1], count)
 
 
-def _claim_table(rows: list[dict[str, Any]], examples: int) -> Table:
-    table = Table(title=f"worst of {examples} synthetic layers", title_justify="left")
-    for column in ("claim", "statement", "where"):
-        table.add_column(column)
-    for column in ("measured", "bound", "allowance"):
-        table.add_column(column, justify="right")
-    table.add_column("outcome")
-    for row in rows:
-        outcome = f"{row['outcome']} because {row['applies']}" if row["applies"] else row["outcome"]
-        sides = (f"{row[side]:.3e}" for side in ("measured", "bound", "allowance"))
-        table.add_row(row["name"], row["claim"], row["where"], *sides, outcome)
-    return table
+def _print_claim(row: dict[str, Any]) -> None:
+    """Two lines of at most 100 columns: both sides and the outcome, then the statement and its source."""
+    sides = f"{row['measured']:>11.4g} <= {row['bound']:<11.4g} + {row['allowance']:<8.1g}"
+    verdict = (
+        f"not applicable because {row['applies']}" if row["applies"] else f"{row['outcome']}, {row['examples']} layers"
+    )
+    colour = {"holds": "green", "fails": "bold red"}.get(row["outcome"], "yellow")
+    screen.print(f"{row['name']:<21}{sides} [{colour}]{escape(verdict)}[/]", soft_wrap=True, highlight=False)
+    screen.print(f"    {escape(row['claim'])}  ({escape(row['where'])})", soft_wrap=True, highlight=False, style="dim")
 
 
 def _mutants(most: int, seed: int, as_json: bool) -> bool:

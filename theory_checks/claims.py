@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -134,8 +134,14 @@ CLAIMS: dict[str, Check] = {
 }
 
 
-def worst(certificates: Iterator[Certificate]) -> Certificate:
-    """The certificate nearest to failing; one that does not apply only if none does."""
+def worst(certificates: Iterable[Certificate]) -> Certificate:
+    """The certificate nearest to failing, in units of its own sides; one that does not apply only if none does."""
     found = list(certificates)
-    applying = [c for c in found if not c.applies] or found
-    return max(applying, key=lambda c: np.inf if np.isnan(c.excess) else c.excess / (abs(c.bound) + c.allowance or 1.0))
+    return max([c for c in found if not c.applies] or found, key=_nearness)
+
+
+def _nearness(certificate: Certificate) -> float:
+    sides = abs(certificate.measured) + abs(certificate.bound) + certificate.allowance
+    if np.isnan(sides):
+        return np.inf
+    return certificate.excess / sides if sides > 0 else -1.0

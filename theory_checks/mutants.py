@@ -223,7 +223,10 @@ def _round_trip(method: Any, layer: LayerProblem, budget: Any, **options: Any) -
 
 
 def first_kill(mutant: Mutant, check: str, most: int, seed: int = 0) -> int | None:
-    """After how many of at most `most` cases a claim or clause notices the mutant; None if it survives. An exception is a notice."""
+    """After how many of `most` cases a claim or clause notices the mutant, None if it survives.
+
+    An exception in the middle of a mutated computation counts as a notice.
+    """
     with mutant.planted():
         if check in CONTRACT:
             return None if _contract_holds(check) else 1

@@ -69,7 +69,7 @@ def dead(rng: Rng, T: int, n: int) -> Array:
 
 def orthogonal(rng: Rng, T: int, n: int) -> Array:
     """D7: H = I exactly, so that every weight competes by magnitude alone."""
-    return np.sqrt(n) * np.eye(n)
+    return np.eye(n) * float(np.sqrt(n))
 
 
 FAMILIES: dict[str, Callable[[Rng, int, int], Array]] = {
