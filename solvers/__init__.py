@@ -45,7 +45,7 @@ def find(name: str) -> Method:
         loaded: Method = plugins[name].load()
         return loaded
     known = sorted([*METHODS, *plugins])
-    raise Refusal(f"unknown method '{name}'.{near(name, known)} Known: {', '.join(known)}.")
+    raise Refusal(f"unknown method '{name}'.{near(str(name), known)} Known: {', '.join(known)}.")
 
 
 from solvers.door import Run, run, solve  # noqa: E402 - the door looks methods up in this table

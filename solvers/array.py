@@ -13,12 +13,14 @@ from solvers.sparsity import Array
 
 def to_numpy(array: Any, name: str) -> Array:
     """A float64 NumPy copy of a NumPy, torch, CuPy or array-API array of real numbers."""
-    if isinstance(array, np.ndarray):
-        return np.array(array, dtype=np.float64)
     try:
         xp = array_api_compat.array_namespace(array)
     except TypeError as error:
         raise Refusal(f"{name} must be a NumPy, torch, CuPy or array-API array; got {type(array).__name__}.") from error
+    if not xp.isdtype(array.dtype, "real floating"):
+        raise Refusal(f"{name} must hold real floating-point numbers; got {array.dtype}. Convert it first.")
+    if isinstance(array, np.ndarray):
+        return np.array(array, dtype=np.float64)
     values = array.detach() if hasattr(array, "detach") else array
     values = array_api_compat.to_device(xp.astype(values, xp.float64), "cpu")
     return np.array(np.from_dlpack(values))

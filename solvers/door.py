@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import solvers
 from solvers.array import like, to_numpy
-from solvers.linalg import require_positive_semidefinite
+from solvers.linalg import require_positive_semidefinite, symmetric
 from solvers.methods import Method
 from solvers.problem import LayerProblem
 from solvers.refine import refine as refined_on
 from solvers.refusal import Refusal
 from solvers.solution import Solution
-from solvers.sparsity import Array, Budget, Sparsity, Target, parse
+from solvers.sparsity import GRAMMAR, L0, L1, Array, Budget, Sparsity, Target, parse
 
 
 class Run(NamedTuple):
@@ -101,7 +102,7 @@ def solve(
     """
     chosen = solvers.find(method)
     W0, H = to_numpy(weight, "weight"), to_numpy(gram, "gram")
-    problem = LayerProblem.of(W0, (H + H.T) / 2 if H.shape == H.T.shape else H)
+    problem = LayerProblem.of(W0, symmetric(H))
     require_positive_semidefinite(problem.H)
     target = parse(sparsity) if isinstance(sparsity, str) else sparsity
     budget = target.on(problem.shape) if isinstance(target, Target) else target
@@ -112,8 +113,10 @@ def solve(
 
 
 def _require_possible(sparsity: Sparsity, shape: tuple[int, int]) -> None:
-    if not isinstance(sparsity, Budget):
+    if isinstance(sparsity, L0 | L1) and 0 <= sparsity.lam < float("inf"):
         return
+    if not isinstance(sparsity, Budget) or not isinstance(sparsity.keep, Integral):
+        raise Refusal(f"sparsity is {GRAMMAR}, or an instance such as L0(0.01) or KeepPerRow(8); got {sparsity!r}.")
     sparsity.mask(np.zeros(shape))
     if not 0 <= sparsity.keep <= sparsity.most(shape):
         raise Refusal(f"a layer of shape {shape} can keep 0 to {sparsity.most(shape)}; got {sparsity}.")

@@ -36,10 +36,11 @@ def lambda_max_bound(H: Array) -> float:
     Cholesky factorisation of c I - H completes in floating point, then lambda_max(H) <= c + g tr(c I - H) with
     g = (n + 1) u / (1 - (n + 1) u) [Rump 2006, Verification of positive definiteness, Thm 2.3]; the second term
     also covers the rounding of the diagonal. A margin that fails grows tenfold; min(trace, row sum) ends it.
+    Never zero, so that a step 1/L exists.
     """
     n = len(H)
     g = (n + 2) * u / (1 - (n + 2) * u)
-    safe = min(float(np.trace(H)), float(np.abs(H).sum(axis=1).max())) * (1 + g)
+    safe = max(min(float(np.trace(H)), float(np.abs(H).sum(axis=1).max())) * (1 + g), float(np.finfo(np.float64).tiny))
     theta = _lambda_max_estimate(H)
     for margin in (1e-3, 1e-2, 1e-1):
         c = theta * (1 + margin)
@@ -54,6 +55,16 @@ def _lambda_max_estimate(H: Array) -> float:
         return float(scipy.linalg.eigvalsh(H)[-1])
     start = np.random.default_rng(0).standard_normal(n)
     return float(scipy.sparse.linalg.eigsh(H, k=1, which="LA", v0=start, tol=1e-4, return_eigenvectors=False)[0])
+
+
+def symmetric(H: Array) -> Array:
+    """(H + H') / 2; a Gram that is further from it than rounding of float32 products explains is refused."""
+    if H.shape != H.T.shape:
+        return H
+    gap = float(np.abs(H - H.T).max(initial=0.0))
+    if gap > float(np.finfo(np.float32).eps) * float(np.abs(np.diag(H)).sum()):
+        raise Refusal(f"the Gram must be symmetric; it differs from its transpose by {gap:.3g}. Pass X.T @ X / tokens.")
+    return (H + H.T) / 2
 
 
 def require_positive_semidefinite(H: Array) -> None:

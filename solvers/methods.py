@@ -74,8 +74,10 @@ def _typed(what: str, value: Any, default: Any) -> Any:
     kind = type(default)
     try:
         typed = kind(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise Refusal(f"{what} must be {kind.__name__}, as its default {default!r} is; got {value!r}.") from error
+    if kind is int and isinstance(value, float) and typed != value:
+        raise Refusal(f"{what} must be a whole number; got {value!r}. Its default is {default!r}.")
     if isinstance(default, int | float) and not 0 <= typed < float("inf"):
         raise Refusal(f"{what} must be a finite number, not negative; got {value!r}. Its default is {default!r}.")
     return typed

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from numbers import Real
 
 import numpy as np
 
@@ -91,9 +92,16 @@ class LayerProblem:
                 f"a weight is (out, in) and its Gram (in, in); got {self.W0.shape} and {self.H.shape}. "
                 "Usually the weight is transposed: y = W x, W of shape (outputs, inputs)."
             )
+        if self.W0.size == 0:
+            raise Refusal(f"a layer has at least one output and one input; got shape {self.W0.shape}.")
         if not np.isfinite(self.W0).all():
             raise Refusal(
                 "the dense weight holds NaN or infinity. Usually the checkpoint is damaged; download it again."
+            )
+        reach = float(np.abs(self.W0).max()) * float(self.norms.max(initial=1.0))
+        if reach > np.sqrt(np.finfo(np.float64).max / self.W0.size) / 4:
+            raise Refusal(
+                f"weights times inputs reach {reach:.3g}, whose squares overflow. Divide either by a constant."
             )
         if self.R is not None and self.R.shape != self.W0.shape:
             raise Refusal(f"the drift R has the shape of the weight, {self.W0.shape}; got {self.R.shape}.")
@@ -154,7 +162,9 @@ class LayerProblem:
         With D the inputs' root mean squares, V = W D turns f into f'(V) with H' = D^-1 H D^-1; adding mu I to H'
         adds mu/2 |V - W0 D|^2. `original` maps a weight back.
         """
-        gram, scale = self.gram.normalised(mu)
+        if not (isinstance(mu, Real) and 0 <= mu < float("inf")):
+            raise Refusal(f"the ridge mu is a finite number, not negative; got {mu!r}. The paper uses 0.1.")
+        gram, scale = self.gram.normalised(float(mu))
         R = None if self.R is None else self.R / scale
         return LayerProblem(self.W0 * scale, gram, R, self.e0, scale)
 

@@ -33,10 +33,15 @@ def refine(problem: LayerProblem, mask: Mask, W: Array, how: str) -> Array:
     how : ``none``; ``gradient:N``, N masked gradient steps (1), the paper's t2 = 30; ``exact``, the masked
         least-squares solution (2) by conjugate gradients to a relative residual of 1e-6
     """
-    if how == "none":
-        return W
     if how == "exact":
         return least_squares_pcg(problem, mask, W)
-    if steps := re.fullmatch(r"gradient:(\d+)", how):
-        return gradient_steps(problem, mask, W, int(steps[1]), 0.95 / problem.lipschitz)
+    return gradient_steps(problem, mask, W, steps, 0.95 / problem.lipschitz) if (steps := steps_of(how)) else W
+
+
+def steps_of(how: str) -> int:
+    """The gradient steps that `how` asks for, 0 for ``none`` and ``exact``; anything else is refused."""
+    if how in ("none", "exact"):
+        return 0
+    if steps := re.fullmatch(r"gradient:(\d+)", str(how)):
+        return int(steps[1])
     raise Refusal(f"refine is one of none, gradient:30 (any number of steps) or exact; got '{how}'.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from solvers.refusal import Refusal
 from solvers.sparsity import Array, Budget, Sparsity
 
 Schedule = Callable[[int, Array, Sparsity | None], Sparsity | None]
@@ -21,7 +22,11 @@ def cubic(sparsity: Sparsity, shape: tuple[int, int], iters: int, ramp: float) -
     The schedule of Zhu and Gupta 2017; from T on the budget is the final one, so the theorems apply to the
     iterations after T. A penalty has nothing to ramp and stays constant.
     """
-    if not isinstance(sparsity, Budget) or ramp <= 0:
+    if iters < 1 or not 0 <= ramp <= 1:
+        raise Refusal(
+            f"a budget is reached in iters >= 1 steps, over a share ramp of them in 0..1; got {iters}, {ramp}."
+        )
+    if not isinstance(sparsity, Budget) or ramp == 0:
         return constant(sparsity, iters)
     most, steps = sparsity.most(shape), max(1, round(ramp * iters))
 

@@ -143,7 +143,7 @@ class KeepNofM(Budget):
 
     def mask(self, scores: Array) -> Mask:
         rows, inputs = scores.shape
-        if inputs % self.of:
+        if self.of < 1 or inputs % self.of:
             raise Refusal(
                 f"{self.keep}:{self.of} needs an input dimension divisible by {self.of}; this layer has {inputs}. "
                 "Usually the model was cut structurally before. Padding is not supported; use 50% (per row)."
@@ -227,5 +227,6 @@ def _share(text: str, share: Fraction, scope: str) -> Target:
 
 def _window(text: str, keep: int, of: int) -> Target:
     if of < 1 or keep > of:
-        raise Refusal(f"n:m keeps n of every m inputs, so n must not exceed m; got '{text}'. Did you mean {of}:{keep}?")
+        swapped = f" Did you mean {of}:{keep}?" if of else ""
+        raise Refusal(f"n:m keeps n of every m inputs, n at most m and m at least 1; got '{text}'.{swapped}")
     return Target(text, pattern=KeepNofM(keep, of))

@@ -1,0 +1,233 @@
+"""python -m llm_pipeline: inspect, prune, eval, verify."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from solvers.refusal import Refusal
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+screen, log = Console(), Console(stderr=True)
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; progress goes to stderr.")]
+Model = Annotated[str | None, typer.Argument(help="Model directory, hub name or llama2.c .bin (default: embedded).")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1; where the forward passes run.")]
+Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, float16, float64.")]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Refusals leave with exit code 2 and one message, interruptions with 3."""
+
+    @wraps(function)
+    def guarded(*args: Any, **options: Any) -> None:
+        try:
+            function(*args, **options)
+        except Refusal as refusal:
+            log.print(f"[bold red]error:[/] {refusal}", highlight=False, markup=True, soft_wrap=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            log.print("interrupted; nothing was kept.", highlight=False)
+            raise typer.Exit(3) from None
+
+    return app.command(name=function.__name__.removeprefix("run_"))(guarded)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on stderr with the time left; silent where stderr is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=log, transient=True, disable=not log.is_terminal) as bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda done, of, what: bar.update(task, completed=done, total=of, description=what)
+
+
+def parse_settings(settings: list[str]) -> dict[str, str]:
+    """``--set key=value`` pairs."""
+    for setting in settings:
+        if "=" not in setting:
+            raise Refusal(f"--set takes key=value, for example --set iters=100; got '{setting}'.")
+    return {key.strip(): value.strip() for key, value in (setting.split("=", 1) for setting in settings)}
+
+
+@command
+def inspect(model: Model = None, as_json: Json = False) -> None:
+    """Show blocks, sites (who reads which input), layers and parameters of a model.
+
+    Example: python -m llm_pipeline inspect models/llama-7b
+    """
+    from llm_pipeline import sources
+    from llm_pipeline.overview import overview
+
+    facts = overview(sources.model(model), sources.display_name(model, sources.model(model)))
+    if as_json:
+        print(json.dumps(facts, indent=1))
+        return
+    table = Table("site", "layer", "outputs x inputs", title=f"one of {facts['blocks']} blocks", title_justify="left")
+    for site in facts["sites"]:
+        for layer in site["layers"]:
+            table.add_row(site["name"], layer["name"], " x ".join(map(str, layer["shape"])))
+    screen.print(
+        f"{facts['name']}: {facts['model_type']}, {facts['parameters']:,} parameters in {facts['dtype']}, "
+        f"{facts['prunable']:,} ({facts['prunable'] / facts['parameters']:.1%}) in prunable layers",
+        highlight=False,
+    )
+    screen.print(table)
+
+
+@command
+def run_prune(
+    model: Model = None,
+    method: Annotated[str, typer.Option(help="A name of solvers.METHODS, or of an installed plug-in.")] = "maiht",
+    sparsity: Annotated[str, typer.Option(help="50% per output row, 50%/layer, 2:4, 4:8.")] = "50%",
+    calibration: Annotated[str | None, typer.Option(help="FILE[:NxL], .txt .jsonl .npy or hf:DATASET.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="New folder for the pruned model (runs/MODEL-METHOD-SPARSITY).")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="Evaluate perplexity on this text before and after; none to skip.")
+    ] = None,
+    length: Annotated[int | None, typer.Option(help="Window length of the evaluation.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, a hyper-parameter or mu.")] = None,
+    refine: Annotated[str, typer.Option(help="none, gradient:30 or exact, on the support that was found.")] = "none",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Prune a model and write a Hugging Face directory with a certificate for every layer.
+
+    Exit code 1 if a certificate fails (the model is written all the same), 2 for bad input (nothing is written).
+
+    Example: python -m llm_pipeline prune models/llama-7b --calibration c4.jsonl:128x2048 --sparsity 50%
+    """
+    from llm_pipeline import assemble
+    from llm_pipeline.prune import prune
+
+    with progress_bar() as progress:
+        job = assemble.job(
+            model,
+            method=method,
+            sparsity=sparsity,
+            calibration=calibration,
+            settings=parse_settings(settings or []),
+            refine=refine,
+            device=device,
+            dtype=dtype,
+            seed=seed,
+            text=text,
+            length=length,
+        )
+        folder = out or assemble.default_folder(job.plan)
+        summary = prune(job.plan, job.source, job.tokens, folder, text=job.text, progress=progress)
+    if as_json:
+        print(json.dumps({"out": str(folder), **summary}, indent=1))
+    else:
+        _print_summary(summary, folder)
+    raise typer.Exit(1 if summary["certificates"]["fails"] else 0)
+
+
+def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+    facts, seconds = summary["perplexity"], sum(summary["seconds"].values())
+    screen.print(
+        f"{summary['method']} at {summary['sparsity_asked']}: {summary['sparsity_measured']:.3%} zeros in "
+        f"{summary['layers']} layers, mean relative error {summary['relative_error']:.4g}, {seconds:.0f} s",
+        highlight=False,
+    )
+    if facts:
+        screen.print(
+            f"perplexity ({facts['protocol']}, {facts['text']}): dense {facts['dense']['perplexity']:.3f}, "
+            f"pruned {facts['pruned']['perplexity']:.3f}",
+            highlight=False,
+        )
+    screen.print(
+        "certificates: " + ", ".join(f"{n} {outcome}" for outcome, n in summary["certificates"].items()),
+        highlight=False,
+    )
+    for failure in summary["failures"][:10]:
+        screen.print(f"[bold red]fails[/] {failure}", highlight=False)
+    screen.print(f"written to {folder}; the page: python -m reports build {folder}", highlight=False, soft_wrap=True)
+
+
+@command
+def run_eval(
+    model: Model = None,
+    text: Annotated[str | None, typer.Option(help="Text: .txt, .jsonl, .npy or hf:DATASET.")] = None,
+    length: Annotated[int | None, typer.Option(help="Window length in tokens (2048, or what the model takes).")] = None,
+    protocol: Annotated[str, typer.Option(help="How the text is cut and scored: windows.")] = "windows",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Json = False,
+) -> None:
+    """Measure perplexity by a named protocol: disjoint windows, each scored from its second token.
+
+    Example: python -m llm_pipeline eval runs/maiht50 --text wiki.test.raw --length 2048
+    """
+    from llm_pipeline import assemble
+    from llm_pipeline.journal import score
+
+    with progress_bar() as progress:
+        found = assemble.evaluation(
+            model, text, length, protocol, device, dtype, lambda d, n: progress(d, n, "windows")
+        )
+    facts = {k: getattr(found, k) for k in ("protocol", "text", "text_sha256", "tokenizer_sha256", "windows", "tokens")}
+    if as_json:
+        print(json.dumps({"model": model or "embedded", **facts, **score(found)}, indent=1))
+    else:
+        low, high = found.interval or (float("nan"), float("nan"))
+        screen.print(
+            f"perplexity {found.perplexity:.4f} (95 % over windows: {low:.4f} to {high:.4f}), {found.tokens} tokens of "
+            f"{found.text}, protocol {found.protocol}",
+            highlight=False,
+        )
+
+
+@command
+def run_verify(
+    folder: Annotated[Path, typer.Argument(help="A folder written by prune.")], as_json: Json = False
+) -> None:
+    """Check a finished run again from its source model and calibration text, trusting nothing it recorded.
+
+    Exit code 1 if any layer fails, with its name.
+
+    Example: python -m llm_pipeline verify runs/maiht50
+    """
+    from llm_pipeline import assemble
+    from llm_pipeline.verify import verify
+
+    with progress_bar() as progress:
+        plan, source, tokens = assemble.again(folder)
+        lines = verify(folder, plan, source, tokens, progress=progress)
+    failed = [line for line in lines if line["outcome"] == "fails"]
+    if as_json:
+        print(json.dumps({"folder": str(folder), "outcome": "fails" if failed else "holds", "checks": lines}, indent=1))
+    else:
+        for line in failed:
+            screen.print(
+                f"[bold red]fails[/] {line['layer']}: {line['statement']} "
+                f"({line['measured']:.4g} against {line['bound']:.4g})",
+                highlight=False,
+                soft_wrap=True,
+            )
+        layers = len({line["layer"] for line in lines})
+        screen.print(f"{len(lines) - len(failed)} of {len(lines)} checks on {layers} tensors hold", highlight=False)
+    raise typer.Exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(app())

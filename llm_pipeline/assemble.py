@@ -1,0 +1,157 @@
+"""From typed options to a plan with its model and texts, and back from a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import solvers
+from llm_pipeline import sources
+from llm_pipeline.calibration import Tokens, evaluation_tokens, parse_calibration
+from llm_pipeline.checkpoint import Checkpoint
+from llm_pipeline.documents import Text
+from llm_pipeline.evaluate import Perplexity, perplexity
+from llm_pipeline.journal import versions
+from llm_pipeline.plan import CalibrationSource, MethodChoice, ModelSource, Plan
+from llm_pipeline.token_stream import load_tokenizer
+from solvers.methods import Method
+from solvers.refine import steps_of
+from solvers.refusal import Refusal
+
+
+class Job(NamedTuple):
+    """A plan and what it was made from."""
+
+    plan: Plan
+    source: Checkpoint
+    tokens: Tokens
+    text: Tokens | None
+
+
+def job(
+    model: str | None,
+    *,
+    method: str = "maiht",
+    sparsity: str = "50%",
+    calibration: str | None = None,
+    settings: dict[str, Any] | None = None,
+    refine: str = "none",
+    device: str = "auto",
+    dtype: str = "auto",
+    seed: int = 0,
+    text: str | None = None,
+    length: int | None = None,
+) -> Job:
+    """Check every option, read the model's headers and the texts; nothing is written."""
+    chosen, target = solvers.find(method), solvers.parse(sparsity)
+    steps_of(refine)
+    options = dict(settings or {})
+    mu = _ridge(options.pop("mu", 0.1))
+    options = {**chosen.options(), **chosen.read_options(method, options)}
+    source = sources.model(model)
+    place, number = sources.device(device), str(sources.dtype(dtype, source)).removeprefix("torch.")
+    evaluated = evaluation_windows(sources.evaluation_text(text, source), source, length)
+    tokens = sources.calibration(calibration, source, seed)
+    plan = Plan(
+        model=ModelSource(sources.display_name(model, source), _location(model), source.sha256()),
+        method=MethodChoice(method, options),
+        calibration=_calibration(calibration, tokens),
+        sparsity=str(target),
+        refine=refine,
+        mu=mu,
+        seed=seed,
+        device=place,
+        dtype=number,
+        versions=versions(),
+    )
+    return Job(plan, source, tokens, evaluated)
+
+
+def again(folder: Path) -> tuple[Plan, Checkpoint, Tokens]:
+    """The plan of a run folder with its source and calibration; refused if either has changed since."""
+    plan = Plan.read(folder)
+    source = sources.model(plan.model.path)
+    if source.sha256() != plan.model.files:
+        raise Refusal(f"the source model {plan.model.path} has changed since the run. Restore it, or prune again.")
+    shape = f"{plan.calibration.sequences}x{plan.calibration.length}"
+    tokens = sources.calibration(f"{plan.calibration.path}:{shape}", source, plan.seed)
+    if tokens.sha256 != plan.calibration.sha256:
+        raise Refusal(
+            f"the calibration text {plan.calibration.source} has changed since the run. Restore it, or prune again."
+        )
+    return plan, source, tokens
+
+
+def evaluation(
+    model: str | None,
+    text: str | None,
+    length: int | None,
+    protocol: str,
+    device: str,
+    dtype: str,
+    progress: Callable[[int, int], None],
+) -> Perplexity:
+    """Perplexity of a model on a text by a named protocol."""
+    if protocol != "windows":
+        raise Refusal(f"unknown protocol '{protocol}'. Known: windows (disjoint windows of --length tokens).")
+    source = sources.model(model)
+    windows = evaluation_windows(sources.evaluation_text(text, source), source, length)
+    if windows is None:
+        raise Refusal(
+            "--text FILE is required to evaluate a model of your own; only the embedded model brings its text."
+        )
+    number = sources.dtype(dtype, source)
+    return perplexity(source.path, windows, device=sources.device(device), dtype=number, progress=progress)
+
+
+def evaluation_windows(text: Text | Path | None, source: Checkpoint, length: int | None) -> Tokens | None:
+    """The windows of a text, read and tokenised once for every model that is scored on them."""
+    if text is None:
+        return None
+    longest = source.config.max_position_embeddings
+    given_ids = isinstance(text, Path) and text.suffix == ".npy"
+    if length is not None and not 2 <= length <= longest:
+        raise Refusal(f"--length must lie between 2 and the model's {longest} positions; got {length}.")
+    tokenizer = None if given_ids else load_tokenizer(source.path)
+    window = length or (None if given_ids else min(sources.LENGTH, longest))
+    return evaluation_tokens(text, tokenizer, length=window, vocab_size=source.config.vocab_size)
+
+
+def default_folder(plan: Plan) -> Path:
+    """runs/MODEL-METHOD-SPARSITY."""
+    words = (plan.model.name, plan.method.name, plan.sparsity.replace("/", "-").replace(":", "of").replace("%", ""))
+    return Path("runs") / "-".join(words)
+
+
+def method_of(plan: Plan) -> Method:
+    """The method that a plan names."""
+    return solvers.find(plan.method.name)
+
+
+def _ridge(value: Any) -> float:
+    try:
+        mu = float(value)
+    except ValueError:
+        mu = -1.0
+    if not 0 <= mu < float("inf"):
+        raise Refusal(
+            f"mu, the ridge on the unit-diagonal Gram, must be a number of at least 0; got '{value}'. Usually 0.1."
+        )
+    return mu
+
+
+def _location(model: str | None) -> str:
+    if model in (None, sources.EMBEDDED):
+        return sources.EMBEDDED
+    assert model is not None
+    return str(Path(model).resolve()) if Path(model).exists() else model
+
+
+def _calibration(name: str | None, tokens: Tokens) -> CalibrationSource:
+    path = str(parse_calibration(name)[0]) if name else sources.EMBEDDED
+    located = str(Path(path).resolve()) if Path(path).is_file() else path
+    sequences, length = tokens.ids.shape
+    return CalibrationSource(
+        tokens.source, located, tokens.sha256, tokens.tokenizer_sha256 or "", sequences, length, tokens.protocol
+    )

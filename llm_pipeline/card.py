@@ -1,0 +1,36 @@
+"""The model card that travels with a pruned model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llm_pipeline.plan import Plan
+
+
+def model_card(plan: Plan, summary: dict[str, Any]) -> str:
+    """README.md of an output folder: what was done, what came of it, how to check it again."""
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in summary["certificates"].items())
+    return f"""# {plan.model.name}, {plan.method.name} at {plan.sparsity}
+
+Pruned with certified-pruning {plan.versions.get("certified-pruning", "")}; pruned entries are exact zeros in ordinary
+dense tensors, so any program that reads the dense model reads this one.
+
+| fact | value |
+|---|---|
+| method | {plan.method.name} {plan.method.options} |
+| sparsity asked, measured | {plan.sparsity}, {summary["sparsity_measured"]:.4%} of {summary["layers"]} layers |
+| refinement, ridge | {plan.refine}, mu = {plan.mu} |
+| calibration | {plan.calibration.source}: {plan.calibration.protocol} |
+| mean relative layer error | {summary["relative_error"]:.4e} |
+{_perplexity(summary["perplexity"])}| certificates | {outcomes} |
+
+`plan.toml` determines the run, `layers.jsonl` and `certificates.jsonl` hold a line per layer and per claim.
+`python -m llm_pipeline verify DIR` recounts and recomputes them from these weights.
+"""
+
+
+def _perplexity(facts: dict[str, Any] | None) -> str:
+    if facts is None:
+        return ""
+    dense, pruned = (facts[which]["perplexity"] for which in ("dense", "pruned"))
+    return f"| perplexity ({facts['protocol']}, {facts['text']}) | dense {dense:.4f}, pruned {pruned:.4f} |\n"

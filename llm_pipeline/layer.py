@@ -1,0 +1,126 @@
+"""One layer between the model and the mathematics: its Gram measured, solved, cast, judged, described."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import solvers
+from llm_pipeline.blocks import BlockWalk
+from llm_pipeline.checkpoint import require_finite
+from llm_pipeline.families import Site
+from llm_pipeline.gram import MeanGram, watching
+from llm_pipeline.plan import Plan
+from solvers.door import Run
+from solvers.linalg import require_positive_semidefinite
+from solvers.methods import Method
+from solvers.problem import Gram, LayerProblem
+from solvers.refusal import Refusal
+from solvers.solution import Trace
+from solvers.sparsity import Target
+from theory_checks import Certificate, certify, certify_saved
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One pruned layer.
+
+    Attributes
+    ----------
+    name : tensor name in the checkpoint
+    problem : the layer in its own coordinates, float64
+    run : what the solver did
+    saved : (out, in) the weights in the stored dtype, as they go to the file
+    seconds : of the solver
+    """
+
+    name: str
+    block: int
+    site: str
+    problem: LayerProblem
+    run: Run
+    saved: torch.Tensor
+    seconds: float
+
+
+def measure(
+    walk: BlockWalk, block: nn.Module, i: int, hidden: torch.Tensor, sites: tuple[Site, ...]
+) -> tuple[list[Gram], torch.Tensor]:
+    """Run block `i` on hidden (n, l, d); returns the mean Gram of each site's input and the block's output."""
+    means = [MeanGram(block.get_submodule(site.readers[0]).in_features) for site in sites]
+    with watching(block, {site.readers[0]: mean for site, mean in zip(sites, means, strict=True)}):
+        output = walk.forward(block, i, hidden)
+    return [_checked(mean, site, i) for mean, site in zip(means, sites, strict=True)], output
+
+
+def _checked(mean: MeanGram, site: Site, i: int) -> Gram:
+    try:
+        gram = Gram(mean.value())
+        require_positive_semidefinite(gram.H)
+    except Refusal as refusal:
+        raise Refusal(f"block {i}, {site.name}: {refusal}") from refusal
+    return gram
+
+
+def dense_weight(walk: BlockWalk, name: str) -> np.ndarray:
+    """A stored weight (out, in) in float64."""
+    return require_finite(name, walk.checkpoint.read(name)).to(torch.float64).numpy()
+
+
+def prune_layer(
+    walk: BlockWalk, i: int, site: Site, reader: str, gram: Gram, method: Method, target: Target, plan: Plan
+) -> Layer:
+    """Solve one layer in float64 and cast the result to the dtype of the file."""
+    name = walk.weight_name(i, reader)
+    problem = LayerProblem(dense_weight(walk, name), gram)
+    start = time.perf_counter()
+    run = solvers.run(method, problem, target.on(problem.shape), refine=plan.refine, mu=plan.mu, **plan.method.options)
+    seconds = time.perf_counter() - start
+    saved = torch.from_numpy(run.weight).to(walk.checkpoint.dtype(name))
+    return Layer(name, i, site.name, problem, run, saved, seconds)
+
+
+def judge(method: Method, layer: Layer, refine: str) -> list[Certificate]:
+    """Every claim about how the layer was solved, and about the weights as they are saved."""
+    saved = layer.saved.to(torch.float64).numpy()
+    return certify(method, layer.run, refine) + certify_saved(layer.run.problem, layer.run.sparsity, saved)
+
+
+def describe(layer: Layer, refine: str) -> dict[str, Any]:
+    """The layer's line of layers.jsonl; objective and error belong to the saved weights and carry no ridge."""
+    saved = layer.saved.to(torch.float64).numpy()
+    found, judged = layer.run.found, layer.run.problem
+    return {
+        "layer": layer.name,
+        "block": layer.block,
+        "site": layer.site,
+        "shape": list(layer.problem.shape),
+        "kept": int(np.count_nonzero(saved)),
+        "sparsity": float(np.mean(saved == 0)),
+        "objective": layer.problem.value(saved),
+        "relative_error": layer.problem.relative_error(saved),
+        "seconds": layer.seconds,
+        "stop": found.stop.value,
+        "sha256": digest(layer.saved),
+        "refine": {"name": refine, "gain": -judged.change(found.weight, layer.run.refined)}
+        if refine != "none"
+        else None,
+        "trace": _trace(found.trace),
+    }
+
+
+def _trace(trace: Trace | None) -> dict[str, Any] | None:
+    if trace is None:
+        return None
+    return {key: value for key, value in asdict(trace).items() if np.all(np.isfinite(value))}
+
+
+def digest(tensor: torch.Tensor) -> str:
+    """SHA-256 of a tensor's bytes."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()

@@ -1,0 +1,103 @@
+"""Everything that determines a run, frozen; TOML out and in."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from solvers.refusal import Refusal
+
+FILE = "plan.toml"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """The model to prune: its name, its folder, and the digest of every weight file."""
+
+    name: str
+    path: str
+    files: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MethodChoice:
+    """A method's name and every hyper-parameter that it runs with, defaults included."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CalibrationSource:
+    """The calibration sequences: where they come from and how they were drawn."""
+
+    source: str
+    path: str
+    sha256: str
+    tokenizer_sha256: str
+    sequences: int
+    length: int
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is: two runs with equal plans on equal versions write equal weights.
+
+    Attributes
+    ----------
+    sparsity : as typed, ``50%`` or ``2:4``
+    refine : ``none``, ``gradient:N`` or ``exact``
+    mu : ridge on the unit-diagonal Gram
+    seed : of the calibration draw
+    device, dtype : of the forward passes
+    """
+
+    model: ModelSource
+    method: MethodChoice
+    calibration: CalibrationSource
+    sparsity: str
+    refine: str = "none"
+    mu: float = 0.1
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_toml(self) -> str:
+        """Plain keys first, then one table a part."""
+        parts = asdict(self)
+        plain = {key: value for key, value in parts.items() if not isinstance(value, dict)}
+        tables = {key: value for key, value in parts.items() if isinstance(value, dict)}
+        return "\n\n".join([_lines(plain), *(_table(key, value) for key, value in tables.items())]) + "\n"
+
+    @classmethod
+    def read(cls, folder: Path) -> Plan:
+        """The plan of a run folder."""
+        try:
+            parts = tomllib.loads((folder / FILE).read_text(encoding="utf-8"))
+            model, method, calibration = (parts.pop(key) for key in ("model", "method", "calibration"))
+            return cls(ModelSource(**model), MethodChoice(**method), CalibrationSource(**calibration), **parts)
+        except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+            raise Refusal(
+                f"a run folder holds a readable {FILE}; {folder} does not ({type(error).__name__}: {error}). "
+                "Give the --out folder of a finished `python -m llm_pipeline prune`."
+            ) from error
+
+
+def _lines(plain: dict[str, Any]) -> str:
+    return "\n".join(f"{json.dumps(key) if '.' in key else key} = {_value(value)}" for key, value in plain.items())
+
+
+def _table(name: str, values: dict[str, Any]) -> str:
+    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    inner = [_table(f"{name}.{key}", value) for key, value in values.items() if isinstance(value, dict)]
+    return "\n\n".join([f"[{name}]\n{_lines(plain)}".rstrip(), *inner])
+
+
+def _value(value: Any) -> str:
+    """A TOML value; JSON's strings, booleans and numbers are TOML's."""
+    return json.dumps(value, ensure_ascii=False)

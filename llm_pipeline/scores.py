@@ -1,0 +1,98 @@
+"""What an evaluation found: perplexity with an interval, and paired comparisons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from llm_pipeline.calibration import Tokens
+from solvers.refusal import Refusal
+
+RESAMPLES, LEVEL, SEED = 1000, 0.95, 0
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """How well a model predicts a text.
+
+    Parameters
+    ----------
+    protocol : str
+        Name of the protocol; numbers of two protocols never share a column.
+    text : str
+        Name of the text.
+    text_sha256, tokenizer_sha256 : str
+        Hex digests; the second is None where token ids were given.
+    tokens, windows : int
+        Scored tokens, and windows.
+    nll : float
+        Mean negative log likelihood, nats per scored token.
+    perplexity : float
+        `exp(nll)`.
+    interval : (float, float) or None
+        95 % bootstrap interval of the perplexity over windows; None for a single window.
+    window_nll : (windows,) array
+        Sums over the scored tokens of each window, nats.
+    """
+
+    protocol: str
+    text: str
+    text_sha256: str
+    tokenizer_sha256: str | None
+    tokens: int
+    windows: int
+    nll: float
+    perplexity: float
+    interval: tuple[float, float] | None
+    window_nll: np.ndarray
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean difference `a - b`, nats per token, and its 95 % bootstrap interval (None for a single window)."""
+
+    nll: float
+    interval: tuple[float, float] | None
+
+
+def summary(tokens: Tokens, scores: np.ndarray) -> Perplexity:
+    """Perplexity from the sums `(windows,)` over the scored tokens of each window, nats."""
+    windows, length = tokens.ids.shape
+    per_token = scores / (length - 1)  # (n,)
+    nll, interval = float(per_token.mean()), _interval(per_token)
+    return Perplexity(
+        protocol=f"windows-{length}",
+        text=tokens.source,
+        text_sha256=tokens.sha256,
+        tokenizer_sha256=tokens.tokenizer_sha256,
+        tokens=windows * (length - 1),
+        windows=windows,
+        nll=nll,
+        perplexity=float(np.exp(nll)),
+        interval=None if interval is None else (float(np.exp(interval[0])), float(np.exp(interval[1]))),
+        window_nll=scores,
+    )
+
+
+def _interval(means: np.ndarray) -> tuple[float, float] | None:
+    """Percentile bootstrap of the mean over windows."""
+    if len(means) < 2:
+        return None
+    rng = np.random.default_rng(SEED)
+    resampled = [means[rng.integers(len(means), size=len(means))].mean() for _ in range(RESAMPLES)]
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def paired_difference(a: Perplexity, b: Perplexity) -> Difference:
+    """Difference in mean nats per token of two models on the same windows, resampled in pairs."""
+    kinds = [(p.protocol, p.text_sha256, p.tokenizer_sha256, p.tokens, p.windows) for p in (a, b)]
+    if kinds[0] != kinds[1]:
+        raise Refusal(
+            "a paired difference needs two perplexities of one protocol on one text with one tokenizer; "
+            f"{a.protocol} on {a.text} ({a.windows} windows) and {b.protocol} on {b.text} ({b.windows} windows) "
+            "arrived. Evaluate both models with the same --protocol and --text."
+        )
+    per_token = (a.window_nll - b.window_nll) * a.windows / a.tokens  # (n,)
+    return Difference(float(per_token.mean()), _interval(per_token))

@@ -1,0 +1,67 @@
+"""The generated parts of the README: rebuilt from the committed records and compared with what stands there."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import records
+from reports.protocols import by_protocol, perplexity_records
+from reports.record_tables import perplexity_grid
+from reports.render import markdown
+from reports.tree import tree
+from solvers.refusal import Refusal
+
+PART = re.compile(r"(<!-- generated: (?P<name>\S+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+OPENING = "<!-- generated:"
+
+
+def repository() -> Path:
+    """The folder of `pyproject.toml` and README, which only a checkout has."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "pyproject.toml").is_file():
+        raise Refusal("the README can be checked only in a checkout of the repository, not in an installed package.")
+    return root
+
+
+def tree_part(root: Path) -> str:
+    """The file tree as a block of text."""
+    return f"```text\n{tree(root)}\n```"
+
+
+def results_part(root: Path) -> str:
+    """Perplexity by method from the committed records, a table per protocol."""
+    rows = perplexity_records(records.read(sorted((root / "reports" / "reference").glob("*.jsonl"))))
+    if not rows:
+        return "No reference record of a perplexity has been committed yet."
+    return "\n\n".join(markdown(perplexity_grid(group)) for group in by_protocol(rows))
+
+
+PARTS: dict[str, Callable[[Path], str]] = {"tree": tree_part, "results": results_part}
+
+
+def rebuilt(text: str, root: Path) -> tuple[str, list[str]]:
+    """The text with every generated part made anew, and the names of the parts that changed.
+
+    Parameters
+    ----------
+    text : str
+        A page with parts between ``<!-- generated: NAME -->`` and ``<!-- end -->``.
+    root : Path
+        The repository that the parts tell of.
+    """
+    found = list(PART.finditer(text))
+    if not found or len(found) != text.count(OPENING):
+        raise Refusal(
+            "the page needs parts between '<!-- generated: NAME -->' and '<!-- end -->', each on its own line, "
+            f"and every part closed; {text.count(OPENING)} opened, {len(found)} closed."
+        )
+    fresh = {match["name"]: _make(match["name"], root) for match in found}
+    stale = [match["name"] for match in found if match["body"] != fresh[match["name"]]]
+    return PART.sub(lambda match: match[1] + fresh[match["name"]] + match[4], text), stale
+
+
+def _make(name: str, root: Path) -> str:
+    if name not in PARTS:
+        raise Refusal(f"no generated part is called {name!r}; known: {', '.join(PARTS)}.")
+    # Blank lines around the part keep its Markdown apart from the comments.
+    return f"\n{PARTS[name](root)}\n\n"

@@ -1,0 +1,119 @@
+"""One page: what was asked, the result, the certificates, the layers, the cost, the provenance."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from reports import certificate_tables, figures, record_tables, tables
+from reports.load import Row, Run
+from reports.protocols import by_protocol, perplexities, perplexity_records
+from reports.render import environment
+from reports.tables import Table
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its tables and figures; long tables are folded away."""
+
+    title: str
+    tables: Sequence[Table] = ()
+    figures: Sequence[Markup] = ()
+    folded: Sequence[Table] = ()
+
+
+def page(runs: Sequence[Run], records: Sequence[Row] = ()) -> str:
+    """The page's HTML, self-contained and the same bytes for the same input.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+        Several are compared first, then told one by one.
+    records : sequence of dict
+        Told before the runs.
+    """
+    chapters = [{"title": "Records", "anchor": "records", "sections": of_records(records)}] if records else []
+    if len(runs) > 1:
+        chapters.append({"title": "Comparison", "anchor": "comparison", "sections": of_comparison(runs)})
+    chapters += [{"title": run.label, "anchor": anchor(run), "sections": of_run(run)} for run in runs]
+    title = " · ".join([*(run.label for run in runs), *(["records"] if records else [])])
+    template = environment().get_template("page.html")
+    return template.render(title=title, alarms=alarms(runs), chapters=chapters)
+
+
+def alarms(runs: Sequence[Run]) -> list[dict[str, str]]:
+    """What must stand in red at the top: certificates that fail, counts that contradict each other."""
+    found = []
+    for run in runs:
+        if failed := run.outcomes()["fails"]:
+            claims = dict.fromkeys(row["claim"] for row in run.certificates if row["outcome"] == "fails")
+            told = f"{failed} of {len(run.certificates)} certificates fail: {', '.join(claims)}."
+            found.append({"run": run.label, "anchor": anchor(run), "text": told})
+        counts = run.summary.get("certificates") or {}
+        if any(counts.get(name, 0) != run.outcomes()[name] for name in counts):
+            told = f"summary.json counts {counts}, certificates.jsonl holds {dict(run.outcomes())}."
+            found.append({"run": run.label, "anchor": anchor(run), "text": told})
+    return found
+
+
+def anchor(run: Run) -> str:
+    """The run's place on the page."""
+    return "run-" + re.sub(r"[^a-z0-9]+", "-", run.name.lower())
+
+
+def of_comparison(runs: Sequence[Run]) -> list[Section]:
+    """Several runs side by side."""
+    measured = [row for run in runs for row in perplexities(run)]
+    return [
+        Section("Result", [tables.comparison(runs)], drawn(figures.perplexity, compared(measured))),
+        Section("Layers", figures=drawn(figures.layer_errors, runs)),
+        Section("Cost", [tables.seconds(runs)], drawn(figures.seconds, runs)),
+    ]
+
+
+def of_run(run: Run) -> list[Section]:
+    """One run from what was asked to what made the numbers."""
+    claims = [certificate_tables.certificates(run)]
+    failed = certificate_tables.failures(run)
+    traced = any(row.get("trace") for row in run.layers)
+    layers = drawn(figures.layer_errors, [run] if run.layers else [])
+    layers += drawn(figures.objective, run if traced else None) + drawn(figures.nonzeros, run if traced else None)
+    return [
+        Section("What was asked", [tables.asked(run)]),
+        Section("Result", [tables.result(run), tables.perplexity(run)]),
+        Section(
+            "Certificates",
+            [*([failed] if failed.rows else []), *claims],
+            drawn(figures.outcomes, run if run.certificates else None),
+        ),
+        Section("Layers", figures=layers, folded=[tables.layers(run)]),
+        Section("Cost", [tables.seconds([run])], drawn(figures.seconds, [run])),
+        Section("Provenance", [tables.provenance(run)], folded=[tables.hashes(run)]),
+    ]
+
+
+def of_records(records: Sequence[Row]) -> list[Section]:
+    """Perplexities a protocol at a time, then every other measurement, then where all came from."""
+    sections = [
+        Section(
+            f"Perplexity, protocol {group[0]['protocol']}",
+            [record_tables.perplexity_grid(group)],
+            drawn(figures.perplexity, compared(group)),
+        )
+        for group in by_protocol(perplexity_records(records))
+    ]
+    others = sorted({row["benchmark"] for row in records} - {"perplexity"})
+    sections += [Section(name, [record_tables.facts(records, name)]) for name in others]
+    return [*sections, Section("Provenance", [record_tables.origins(records)])]
+
+
+def compared(rows: Sequence[Row]) -> Sequence[Row]:
+    """The perplexities, where there is one to hold against the dense model's."""
+    return rows if any(row["method"] != "dense" for row in rows) else []
+
+
+def drawn(figure: Callable[[Any], str], shown: Any) -> list[Markup]:
+    """The figure as safe markup; nothing where there is nothing to draw."""
+    return [Markup(figure(shown))] if shown else []

@@ -1,0 +1,68 @@
+"""Tiny random models of every known family, saved as ordinary model directories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
+
+transformers_logging.disable_progress_bar()
+
+SHAPE = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+LLAMA_SHAPE = {**SHAPE, "intermediate_size": 40, "num_key_value_heads": 2}
+KINDS: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama", **LLAMA_SHAPE},
+    "llama tied": {"model_type": "llama", **LLAMA_SHAPE, "tie_word_embeddings": True},
+    "mistral sliding": {"model_type": "mistral", **LLAMA_SHAPE, "sliding_window": 5},
+    "qwen2": {"model_type": "qwen2", **LLAMA_SHAPE},
+    "qwen2 sliding": {
+        "model_type": "qwen2",
+        **LLAMA_SHAPE,
+        "use_sliding_window": True,
+        "sliding_window": 5,
+        "max_window_layers": 1,
+    },
+    "qwen3 tied": {"model_type": "qwen3", **LLAMA_SHAPE, "head_dim": 16, "tie_word_embeddings": True},
+    "opt": {"model_type": "opt", **SHAPE, "ffn_dim": 40, "word_embed_proj_dim": 32},
+    "opt norm after": {
+        "model_type": "opt",
+        **SHAPE,
+        "ffn_dim": 40,
+        "word_embed_proj_dim": 16,
+        "do_layer_norm_before": False,
+    },
+}
+
+
+@pytest.fixture
+def save_tiny(tmp_path: Path) -> Callable[..., Path]:
+    """`save_tiny(kind, **saving)` writes a random model of that kind and returns its directory."""
+
+    def save(kind: str = "llama", dtype: torch.dtype = torch.float32, **saving: Any) -> Path:
+        torch.manual_seed(7)
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**KINDS[kind]))
+        with torch.no_grad():  # biases and norms start at 0 and 1, where a forgotten one would not be noticed
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        folder = tmp_path / kind.replace(" ", "-")
+        model.to(dtype).save_pretrained(folder, **saving)
+        return folder
+
+    return save
+
+
+@pytest.fixture
+def tiny(save_tiny: Callable[..., Path]) -> Path:
+    """Directory of a tiny random LLaMA in one float32 file."""
+    return save_tiny("llama")

@@ -1,0 +1,135 @@
+"""Perplexity against the textbook formula in float64, and intervals against cases with known answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from llm_pipeline import evaluate
+from llm_pipeline.calibration import Tokens
+from llm_pipeline.documents import Text
+from llm_pipeline.evaluate import paired_difference, perplexity, score_windows
+from solvers.refusal import Refusal
+
+IDS = np.random.default_rng(5).integers(3, 97, size=(7, 13))
+TOKENS = Tokens(IDS, "random", "00", None, "given")
+
+
+def textbook(folder: Path, ids: np.ndarray) -> np.ndarray:
+    """Sum of -log p(token | tokens before it) per window, from logits in float64 and a softmax written out."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).eval()
+    with torch.no_grad():
+        logits = model(torch.as_tensor(ids)).logits.numpy()
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    return np.array([-sum(np.log(p[w, t, ids[w, t + 1]]) for t in range(ids.shape[1] - 1)) for w in range(len(ids))])
+
+
+def test_perplexity_is_the_textbook_formula(tiny: Path) -> None:
+    found, expected = perplexity(tiny, TOKENS), textbook(tiny, IDS)
+    np.testing.assert_allclose(found.window_nll, expected, rtol=1e-5)
+    assert (found.protocol, found.text, found.windows, found.tokens) == ("windows-13", "random", 7, 7 * 12)
+    assert found.nll == pytest.approx(expected.sum() / (7 * 12), rel=1e-5)
+    assert found.perplexity == pytest.approx(np.exp(expected.sum() / (7 * 12)), rel=1e-5)
+    double = perplexity(tiny, TOKENS, dtype=torch.float64)
+    np.testing.assert_allclose(double.window_nll, expected, rtol=1e-6)
+    assert not np.array_equal(double.window_nll, found.window_nll)
+
+
+def test_the_batch_is_sized_by_its_logits_and_progress_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tiny).eval()
+    told: list[tuple[int, int]] = []
+    whole = score_windows(model, IDS)
+    monkeypatch.setattr(evaluate, "LOGIT_BYTES", 3 * 4 * 13 * 97)
+    parts = score_windows(model, IDS, progress=lambda done, total: told.append((done, total)))
+    assert told == [(3, 7), (6, 7), (7, 7)]
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
+
+
+def test_the_interval_is_that_of_a_mean_over_windows(tiny: Path) -> None:
+    found = perplexity(tiny, TOKENS)
+    per_token = found.window_nll / 12
+    low, high = np.log(found.interval)
+    assert low < found.nll < high
+    error = per_token.std() / np.sqrt(7)  # of the mean; the bootstrap's own deviation
+    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.15)
+    assert perplexity(tiny, replace(TOKENS, ids=IDS[:1])).interval is None
+    repeated = perplexity(tiny, replace(TOKENS, ids=np.repeat(IDS[:1], 4, axis=0)))
+    assert np.ptp(repeated.interval) < 1e-4 * repeated.perplexity
+
+
+def test_intervals_repeat_bit_for_bit(tiny: Path) -> None:
+    assert perplexity(tiny, TOKENS).interval == perplexity(tiny, TOKENS).interval
+
+
+def test_a_paired_difference_is_sharper_than_two_intervals(tiny: Path) -> None:
+    dense = perplexity(tiny, TOKENS)
+    worse = replace(dense, window_nll=dense.window_nll + 12 * 0.25)
+    found = paired_difference(worse, dense)
+    assert found.nll == pytest.approx(0.25)
+    assert found.interval == pytest.approx((0.25, 0.25))
+    assert paired_difference(dense, dense).nll == 0.0
+    assert paired_difference(dense, worse).nll == pytest.approx(-0.25)
+
+
+@pytest.mark.parametrize(
+    "other", [{"protocol": "windows-14"}, {"text_sha256": "01"}, {"tokenizer_sha256": "x"}, {"windows": 6}]
+)
+def test_only_like_is_compared_with_like(other: dict, tiny: Path) -> None:
+    dense = perplexity(tiny, TOKENS)
+    with pytest.raises(Refusal, match="of one protocol on one text with one tokenizer; windows-13 on random"):
+        paired_difference(dense, replace(dense, **other))
+
+
+def add_tokenizer(folder: Path, names: int = 97) -> None:
+    backend = Tokenizer(models.WordLevel({str(i): i for i in range(names)}, unk_token="0"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(folder)
+
+
+def test_text_is_tokenised_and_cut_and_equals_the_same_ids(tiny: Path, tmp_path: Path) -> None:
+    add_tokenizer(tiny)
+    stream = IDS.reshape(-1)
+    (tmp_path / "numbers.txt").write_text(" ".join(map(str, stream)))
+    np.save(tmp_path / "numbers.npy", stream[:90].reshape(9, 10))
+    found = perplexity(tiny, tmp_path / "numbers.txt", length=10)
+    same = perplexity(tiny, tmp_path / "numbers.npy")
+    np.testing.assert_array_equal(found.window_nll, same.window_nll)
+    assert (found.text, found.protocol, found.windows) == ("numbers.txt", "windows-10", 9)
+    text = Text.of([" ".join(map(str, stream))], "memory")
+    np.testing.assert_array_equal(perplexity(tiny, text, length=10).window_nll, found.window_nll)
+    assert perplexity(tiny, text).protocol == "windows-64"  # the positions of the model
+
+
+def test_windows_the_model_cannot_take_are_refused(tiny: Path) -> None:
+    add_tokenizer(tiny)
+    with pytest.raises(Refusal, match="the 64 positions of the model; 65 were asked for"):
+        perplexity(tiny, Text.of(["1 2 3"], "short"), length=65)
+    with pytest.raises(Refusal, match="the 64 positions of the model; 91 were asked for"):
+        perplexity(tiny, replace(TOKENS, ids=IDS.reshape(1, -1)))
+    with pytest.raises(Refusal, match="between 2 tokens"):
+        perplexity(tiny, TOKENS, length=1)
+
+
+def test_the_tokenizer_of_another_model_is_refused(tiny: Path) -> None:
+    add_tokenizer(tiny, names=200)
+    with pytest.raises(Refusal, match="vocabulary size 97 of the model; far gives 150"):
+        perplexity(tiny, Text.of(["1 150 3"], "far"), length=3)
+
+
+def test_missing_tensors_are_refused_rather_than_drawn_at_random(
+    save_tiny: Callable[..., Path],
+) -> None:
+    folder = save_tiny("llama")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.0.mlp.up_proj.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Refusal, match=r"does not hold: model\.layers\.0\.mlp\.up_proj\.weight"):
+        perplexity(folder, TOKENS)

@@ -1,0 +1,109 @@
+"""Means of inputs against exact integer arithmetic and against derived bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from llm_pipeline.blocks import BlockWalk
+from llm_pipeline.checkpoint import Checkpoint
+from llm_pipeline.gram import CHUNK_TOKENS, MeanGram, MeanNorms, watching
+from solvers.refusal import Refusal
+
+RNG = np.random.default_rng(11)
+INTEGERS = RNG.integers(-7, 8, size=(3, 2731, 6))  # more than one chunk; sums stay below 2**24
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+def exact_gram(x: np.ndarray) -> np.ndarray:
+    rows = x.reshape(-1, x.shape[-1])
+    return (rows.T @ rows) / rows.shape[0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_small_integers_give_the_exact_mean(dtype: torch.dtype) -> None:
+    gram, norms = MeanGram(6), MeanNorms(6)
+    for part in torch.as_tensor(INTEGERS).to(dtype):
+        gram.add(part)
+        norms.add(part)
+    assert gram.tokens == norms.tokens == INTEGERS.shape[0] * INTEGERS.shape[1]
+    np.testing.assert_array_equal(gram.value(), exact_gram(INTEGERS))
+    np.testing.assert_array_equal(norms.value(), np.diag(exact_gram(INTEGERS)))
+    assert gram.value().dtype == np.float64
+
+
+def test_products_of_half_precision_are_not_rounded_to_half_precision() -> None:
+    gram = MeanGram(1)
+    gram.add(torch.full((CHUNK_TOKENS, 1), 256.0, dtype=torch.float16))
+    assert gram.value().item() == 65536.0  # above the largest float16
+
+
+def test_the_chunks_are_summed_in_double_precision() -> None:
+    gram = MeanGram(1)
+    for size in (4096.0, 1.0):
+        gram.add(torch.full((CHUNK_TOKENS, 1), size))
+    assert gram.value().item() == (4096.0**2 + 1.0) / 2  # the float32 sum would lose the 1
+
+
+def test_the_gram_is_exactly_symmetric() -> None:
+    gram = MeanGram(67)
+    gram.add(torch.as_tensor(RNG.standard_normal((999, 67)), dtype=torch.float32))
+    np.testing.assert_array_equal(gram.value(), gram.value().T)
+    assert np.linalg.eigvalsh(gram.value()).min() > 0
+
+
+def test_chunking_moves_the_result_by_no_more_than_the_rounding_of_float32() -> None:
+    x = RNG.standard_normal((3 * CHUNK_TOKENS + 5, 9)).astype(np.float32)
+    once, often = MeanGram(9), MeanGram(9)
+    once.add(torch.as_tensor(x))
+    for part in torch.as_tensor(x).split(977):
+        often.add(part)
+    unit = np.finfo(np.float32).eps / 2
+    gamma = CHUNK_TOKENS * unit / (1 - CHUNK_TOKENS * unit)  # Higham, Lemma 3.1: a dot product of n terms
+    bound = gamma * exact_gram(np.abs(x).astype(np.float64))
+    exact = exact_gram(x.astype(np.float64))
+    for gram in (once, often):
+        assert (np.abs(gram.value() - exact) <= bound).all()
+
+
+def test_merged_means_count_all_tokens() -> None:
+    for kind in (MeanGram, MeanNorms):
+        first, second, both = kind(6), kind(6), kind(6)
+        first.add(torch.as_tensor(INTEGERS[0]).float())
+        second.add(torch.as_tensor(INTEGERS[1:]).float())
+        both.add(torch.as_tensor(INTEGERS).float())
+        first.merge(second)
+        assert first.tokens == both.tokens
+        np.testing.assert_array_equal(first.value(), both.value())
+
+
+def test_what_cannot_be_a_mean_is_refused() -> None:
+    with pytest.raises(Refusal, match="at least one token; none arrived"):
+        MeanGram(3).value()
+    with pytest.raises(Refusal, match=r"width 3 are expected here; \(2, 4\) arrived"):
+        MeanGram(3).add(torch.ones(2, 4))
+    with pytest.raises(Refusal, match="widths are 3 and 4"):
+        MeanGram(3).merge(MeanGram(4))
+
+
+def test_a_watched_block_shows_the_inputs_of_its_readers(tiny: Path) -> None:
+    walk = BlockWalk(Checkpoint.open(tiny), "cpu")
+    block, hidden = walk.load(0), walk.embed(RNG.integers(0, 97, size=(3, 11)))
+    gram, middle = MeanGram(32), MeanNorms(40)
+    with watching(block, {"self_attn.q_proj": gram, "mlp.down_proj": middle}):
+        walk.forward(block, 0, hidden, batch=2)
+    walk.forward(block, 0, hidden)
+    assert gram.tokens == middle.tokens == 33
+    scale = torch.rsqrt(hidden.square().mean(-1, keepdim=True) + block.input_layernorm.variance_epsilon)
+    x = (hidden * scale * block.input_layernorm.weight).double().reshape(-1, 32).numpy()
+    np.testing.assert_allclose(gram.value(), exact_gram(x), atol=1e-5 * np.abs(x).max() ** 2)
+
+
+def test_hooks_are_gone_when_the_block_fails(tiny: Path) -> None:
+    block = BlockWalk(Checkpoint.open(tiny), "cpu").load(0)
+    with pytest.raises(ZeroDivisionError), watching(block, {"mlp.down_proj": MeanGram(40)}):
+        raise ZeroDivisionError
+    assert not block.get_submodule("mlp.down_proj")._forward_pre_hooks
