@@ -1,0 +1,1 @@
+"""The measurements: the only writer of records."""

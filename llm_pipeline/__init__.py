@@ -1,0 +1,1 @@
+"""The model: checkpoints, text, forward passes; the only package that knows LLaMA."""

@@ -134,7 +134,7 @@ def run_prune(
             length=length,
         )
         folder = out or assemble.default_folder(job.plan)
-        summary = prune(job.plan, job.source, job.tokens, folder, text=job.text, progress=progress)
+        summary = prune(job.plan, job.source, job.tokens, folder, text=job.text, progress=progress).summary
     if as_json:
         print(json.dumps({"out": str(folder), **summary}, indent=1))
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -31,6 +31,14 @@ from solvers.sparsity import Target
 Progress = Callable[[int, int, str], None]
 
 
+class Result(NamedTuple):
+    """What summary.json holds, and the perplexities window by window where a text was given."""
+
+    summary: dict[str, Any]
+    dense: Perplexity | None
+    pruned: Perplexity | None
+
+
 def silent(done: int, of: int, what: str) -> None:
     """No progress."""
 
@@ -45,7 +53,7 @@ def prune(
     text: Tokens | None = None,
     dense: Perplexity | None = None,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> Result:
     """Write a pruned copy of `source` to `out` and sum the run up.
 
     Parameters
@@ -57,8 +65,7 @@ def prune(
 
     Returns
     -------
-    dict
-        What summary.json holds.
+    Result
 
     Raises
     ------
@@ -77,7 +84,7 @@ def prune(
         summary = journal.summary(scores)
         folder.write_text("summary.json", json.dumps(summary, indent=1))
         folder.write_text("README.md", model_card(plan, summary))
-    return summary
+    return Result(summary, *(scores or (None, None)))
 
 
 def _prune_blocks(

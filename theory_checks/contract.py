@@ -25,7 +25,11 @@ from theory_checks.synthetic import Case
 
 Order = npt.NDArray[np.intp]
 
-LAYERS = (Case("language_like", rows=6, inputs=16, seed=1), Case("dead", rows=5, inputs=12, seed=2))
+
+def layers() -> Iterator[Case]:
+    """Two hard layers, made afresh: a case remembers its problem and its runs."""
+    yield Case("language_like", rows=6, inputs=16, seed=1)
+    yield Case("dead", rows=5, inputs=12, seed=2)
 
 
 def budgets(method: Method, problem: LayerProblem, share: float = 0.5) -> Iterator[Budget]:
@@ -42,7 +46,7 @@ def _weight(method: Method, problem: LayerProblem, budget: Budget) -> Array:
 def pattern(method: Method) -> None:
     """Exact counts in every window at several shares; removed entries are +0.0; shape kept; inputs not written to."""
     prunes = method.run is not solvers.METHODS["dense"].run
-    for case in LAYERS:
+    for case in layers():
         case.W0.flags.writeable = case.problem.H.flags.writeable = False
         for share in (0.0, 0.25, 0.5, 0.75, 1.0):
             for budget in budgets(method, case.problem, share):
@@ -54,7 +58,7 @@ def pattern(method: Method) -> None:
 
 def deterministic(method: Method) -> None:
     """Twice the same input, twice the same bits."""
-    for case in LAYERS:
+    for case in layers():
         for budget in budgets(method, case.problem):
             first, second = (_weight(method, case.problem, budget) for _ in range(2))
             assert np.array_equal(first, second), f"two runs under {budget} differ in {np.sum(first != second)} entries"
@@ -64,7 +68,7 @@ def descends(method: Method) -> None:
     """With a penalty the result is not worse than the dense start, by the outside objective."""
     if "descends" not in method.promises:
         return
-    for case in LAYERS:
+    for case in layers():
         run = solvers.run(method, case.problem, case.penalty)
         F, start = (run.problem.value(W) + case.penalty.value(W) for W in (run.refined, run.problem.W0))
         assert start + allowance(start, case.inputs) >= F, f"F rose from {start} to {F}"
@@ -95,7 +99,7 @@ def _equivariant(
 ) -> None:
     if promise not in method.promises:
         return
-    for case in LAYERS:
+    for case in layers():
         r, c = case.rng(8).permutation(case.rows), case.rng(9).permutation(case.inputs)
         moved = LayerProblem.of(*move(case.W0, case.problem.H, r, c))
         for budget in (b for b in budgets(method, case.problem) if isinstance(b, only)):
@@ -111,7 +115,7 @@ def _equivariant(
 
 def keep_everything(method: Method) -> None:
     """A budget that removes nothing returns the dense weight: bit for bit where promised, else to rounding."""
-    for case in LAYERS:
+    for case in layers():
         for budget in budgets(method, case.problem, 1.0):
             W = _weight(method, case.problem, budget)
             far = float(np.abs(W - case.W0).max())
@@ -123,7 +127,7 @@ def keep_nothing(method: Method) -> None:
     """A budget of zero returns zero."""
     if method.run is solvers.METHODS["dense"].run:
         return
-    for case in LAYERS:
+    for case in layers():
         for budget in budgets(method, case.problem, 0.0):
             W = _weight(method, case.problem, budget)
             assert not W.any(), f"{budget} keeps nothing, yet {np.count_nonzero(W)} weights stayed"
@@ -133,7 +137,7 @@ def diagonal_gram(method: Method) -> None:
     """With a diagonal Gram the optimum is known: the largest |w| sqrt(h) stay as they are."""
     if "identity" not in method.promises:
         return
-    case = LAYERS[0]
+    case = next(layers())
     h = np.ones(case.inputs) if method.evidence == "none" else case.rng(10).uniform(0.1, 10, case.inputs)
     problem = LayerProblem.of(case.W0, np.diag(h))
     for budget in budgets(method, problem):
@@ -152,7 +156,8 @@ def _windows(budget: Budget, cost: Array) -> Array:
 
 def refuses(method: Method) -> None:
     """NaN, wrong shapes, asymmetric or indefinite Grams and impossible budgets are refused in words."""
-    W, H = LAYERS[0].W0, LAYERS[0].problem.H
+    case = next(layers())
+    W, H = case.W0, case.problem.H
     broken = W.copy()
     broken[0, 0] = np.nan
     crooked = H.copy()

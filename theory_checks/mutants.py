@@ -5,7 +5,7 @@ Most are real: they were found in released pruning code, or made here once and c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -20,7 +20,7 @@ from solvers.problem import Gram, LayerProblem
 from solvers.sparsity import L0, L1, Budget, KeepNofM
 from theory_checks.claims import CLAIMS
 from theory_checks.contract import CONTRACT
-from theory_checks.synthetic import cases
+from theory_checks.synthetic import Case, cases
 
 
 class Patch(NamedTuple):
@@ -222,21 +222,26 @@ def _round_trip(method: Any, layer: LayerProblem, budget: Any, **options: Any) -
     return done._replace(weight=done.problem.original(done.refined))
 
 
-def first_kill(mutant: Mutant, check: str, most: int, seed: int = 0) -> int | None:
-    """After how many of `most` cases a claim or clause notices the mutant, None if it survives.
+def kills(mutant: Mutant, checks: Iterable[str], most: int, seed: int = 0) -> dict[str, int | None]:
+    """After how many of `most` cases each claim or clause notices the mutant, None where it survives.
 
     An exception in the middle of a mutated computation counts as a notice.
     """
+    found: dict[str, int | None] = dict.fromkeys(checks)
     with mutant.planted():
-        if check in CONTRACT:
-            return None if _contract_holds(check) else 1
+        for clause in found.keys() & CONTRACT.keys():
+            found[clause] = None if _contract_holds(clause) else 1
         for n, case in enumerate(cases(most, seed), start=1):
-            try:
-                if any(c.outcome == "fails" for c in CLAIMS[check](case)):
-                    return n
-            except (ArithmeticError, ValueError, AssertionError):
-                return n
-    return None
+            for claim in (name for name in found if name in CLAIMS and found[name] is None):
+                found[claim] = None if _claim_holds(claim, case) else n
+    return found
+
+
+def _claim_holds(claim: str, case: Case) -> bool:
+    try:
+        return all(c.outcome != "fails" for c in CLAIMS[claim](case))
+    except (ArithmeticError, ValueError, AssertionError):
+        return False
 
 
 def _contract_holds(clause: str) -> bool:

@@ -6,7 +6,7 @@ Letters: X (T, in) tokens, W0 (out, in) dense weight, H = X'X/T.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -178,7 +178,7 @@ class Case:
 
 def cases(count: int, seed: int) -> Iterator[Case]:
     """`count` cases: first the constructed ones that random draws rarely meet, then draws from the mixture."""
-    yield from CONSTRUCTED[:count]
+    yield from (replace(case) for case in CONSTRUCTED[:count])  # fresh: a case remembers its runs
     rng = np.random.default_rng(seed)
     for _ in range(count - len(CONSTRUCTED)):
         yield Case.draw(rng)

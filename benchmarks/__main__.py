@@ -1,0 +1,114 @@
+"""python -m benchmarks: list | run NAME. Writes records; the pages read them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from llm_pipeline.__main__ import progress_bar
+from solvers.methods import near
+from solvers.refusal import Refusal
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+screen, log = Console(), Console(stderr=True)
+BENCHMARKS = {
+    "demo": "magnitude, wanda and maiht at 50% on the embedded model, into runs/demo",
+    "llm": "methods x sparsities on a model of yours: perplexity, layer error, seconds, certificates",
+}
+
+
+@app.command(name="list")
+def list_benchmarks() -> None:
+    """Say what can be measured."""
+    for name, what in BENCHMARKS.items():
+        screen.print(f"{name:<8}{what}", highlight=False)
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="A benchmark of `python -m benchmarks list`.")],
+    model: Annotated[str | None, typer.Option(help="Model directory, hub name or llama2.c .bin.")] = None,
+    calibration: Annotated[str | None, typer.Option(help="FILE[:NxL].")] = None,
+    text: Annotated[str | None, typer.Option(help="Text to evaluate on.")] = None,
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated, from the expected worst to the best.")
+    ] = "magnitude,wanda,maiht",
+    sparsities: Annotated[str, typer.Option(help="Comma-separated.")] = "50%",
+    refine: Annotated[str, typer.Option(help="none, gradient:30 or exact.")] = "none",
+    length: Annotated[int | None, typer.Option(help="Window length of the evaluation.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for runs and records.jsonl; demo replaces its own.")] = Path(
+        "runs/demo"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Run a benchmark and append its records to OUT/records.jsonl.
+
+    Example: python -m benchmarks run llm --model M --calibration train.txt:128x256 --text test.txt --sparsities 50%,60%
+    """
+    try:
+        if name not in BENCHMARKS:
+            raise Refusal(f"unknown benchmark '{name}'.{near(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}.")
+        records = _compare(
+            out,
+            fresh=name == "demo",
+            model=model,
+            calibration=calibration,
+            text=text,
+            methods=tuple(methods.split(",")),
+            sparsities=tuple(sparsities.split(",")),
+            refine=refine,
+            length=length,
+            seed=seed,
+        )
+    except Refusal as refusal:
+        log.print(f"[bold red]error:[/] {refusal}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from None
+    if as_json:
+        print(json.dumps({"out": str(out), "records": records}, indent=1))
+    else:
+        screen.print(_table(records))
+
+
+def _compare(out: Path, fresh: bool, **options: Any) -> list[dict[str, Any]]:
+    from benchmarks.llm import compare
+    from benchmarks.records import append
+
+    if fresh and out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    records = []
+    with progress_bar() as progress:
+        for record in compare(out, progress=progress, **options):
+            append(out / "records.jsonl", record)
+            records.append(record)
+    return records
+
+
+def _table(records: list[dict[str, Any]]) -> Table:
+    found = [record for record in records if record["benchmark"] == "perplexity"]
+    table = Table(title=f"{found[0]['model']}: {found[0]['protocol']} on {found[0]['text']}", title_justify="left")
+    for column in ("method", "sparsity", "perplexity", "relative layer error", "solve, s", "certificates"):
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    for record in found:
+        kept = record.get("certificates", {})
+        table.add_row(
+            record["method"],
+            record["sparsity"],
+            f"{record['perplexity']:.3f}",
+            f"{record['relative_error']:.4g}" if kept else "0",
+            f"{record['seconds_solve']:.1f}" if kept else "",
+            f"{kept['holds']} hold, {kept['fails']} fail" if kept else "",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(app())
