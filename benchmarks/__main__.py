@@ -43,6 +43,7 @@ def run(
     sparsities: Annotated[str, typer.Option(help="Comma-separated.")] = "50%",
     refine: Annotated[str, typer.Option(help="none, gradient:30 or exact.")] = "none",
     length: Annotated[int | None, typer.Option(help="Window length of the evaluation.")] = None,
+    protocol: Annotated[str, typer.Option(help="How the text is cut and scored: windows or documents.")] = "windows",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
     out: Annotated[Path, typer.Option(help="Folder for runs and records.jsonl; demo replaces its own.")] = Path(
         "runs/demo"
@@ -66,6 +67,7 @@ def run(
             sparsities=tuple(sparsities.split(",")),
             refine=refine,
             length=length,
+            protocol=protocol,
             seed=seed,
         )
     except Refusal as refusal:

@@ -28,6 +28,7 @@ def compare(
     sparsities: tuple[str, ...] = ("50%",),
     refine: str = "none",
     length: int | None = None,
+    protocol: str = "windows",
     seed: int = 0,
     progress: Say = lambda done, of, what: None,
 ) -> Iterator[Record]:
@@ -39,7 +40,14 @@ def compare(
         ``perplexity`` records, the dense model first, then per sparsity a record for each method and a
         ``comparison`` record (paired bootstrap over windows) for each two methods that follow each other.
     """
-    shared = {"model": model, "calibration": calibration, "text": text, "length": length, "seed": seed}
+    shared = {
+        "model": model,
+        "calibration": calibration,
+        "text": text,
+        "length": length,
+        "protocol": protocol,
+        "seed": seed,
+    }
     jobs = {
         (s, m): assemble.job(method=m, sparsity=s, refine=refine, **shared) for s, m in product(sparsities, methods)
     }

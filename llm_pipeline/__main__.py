@@ -103,6 +103,7 @@ def run_prune(
         str | None, typer.Option(help="Evaluate perplexity on this text before and after; none to skip.")
     ] = None,
     length: Annotated[int | None, typer.Option(help="Window length of the evaluation.")] = None,
+    protocol: Annotated[str, typer.Option(help="How the text is cut and scored: windows or documents.")] = "windows",
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, a hyper-parameter or mu.")] = None,
     refine: Annotated[str, typer.Option(help="none, gradient:30 or exact, on the support that was found.")] = "none",
     device: Device = "auto",
@@ -132,6 +133,7 @@ def run_prune(
             seed=seed,
             text=text,
             length=length,
+            protocol=protocol,
         )
         folder = out or assemble.default_folder(job.plan)
         summary = prune(job.plan, job.source, job.tokens, folder, text=job.text, progress=progress).summary
@@ -169,12 +171,12 @@ def run_eval(
     model: Model = None,
     text: Annotated[str | None, typer.Option(help="Text: .txt, .jsonl, .npy or hf:DATASET.")] = None,
     length: Annotated[int | None, typer.Option(help="Window length in tokens (2048, or what the model takes).")] = None,
-    protocol: Annotated[str, typer.Option(help="How the text is cut and scored: windows.")] = "windows",
+    protocol: Annotated[str, typer.Option(help="How the text is cut and scored: windows or documents.")] = "windows",
     device: Device = "auto",
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure perplexity by a named protocol: disjoint windows, each scored from its second token.
+    """Measure perplexity by a named protocol: disjoint windows or documents, each scored from its second token.
 
     Example: python -m llm_pipeline eval runs/maiht50 --text wiki.test.raw --length 2048
     """

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import solvers
 from llm_pipeline import sources
-from llm_pipeline.calibration import Tokens, evaluation_tokens, parse_calibration
+from llm_pipeline.calibration import UNITS, Tokens, document_tokens, evaluation_tokens, parse_calibration
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.documents import Text
 from llm_pipeline.evaluate import Perplexity, perplexity
 from llm_pipeline.journal import versions
 from llm_pipeline.plan import CalibrationSource, MethodChoice, ModelSource, Plan
 from llm_pipeline.token_stream import load_tokenizer
-from solvers.methods import Method
+from solvers.methods import Method, near
 from solvers.refine import steps_of
 from solvers.refusal import Refusal
 
@@ -42,6 +42,7 @@ def job(
     seed: int = 0,
     text: str | None = None,
     length: int | None = None,
+    protocol: str = "windows",
 ) -> Job:
     """Check every option, read the model's headers and the texts; nothing is written."""
     chosen, target = solvers.find(method), solvers.parse(sparsity)
@@ -51,7 +52,7 @@ def job(
     options = {**chosen.options(), **chosen.read_options(method, options)}
     source = sources.model(model)
     place, number = sources.device(device), str(sources.dtype(dtype, source)).removeprefix("torch.")
-    evaluated = evaluation_windows(sources.evaluation_text(text, source), source, length)
+    evaluated = evaluation_windows(sources.evaluation_text(text, source), source, length, protocol)
     tokens = sources.calibration(calibration, source, seed)
     plan = Plan(
         model=ModelSource(sources.display_name(model, source), _location(model), source.sha256()),
@@ -93,10 +94,8 @@ def evaluation(
     progress: Callable[[int, int], None],
 ) -> Perplexity:
     """Perplexity of a model on a text by a named protocol."""
-    if protocol != "windows":
-        raise Refusal(f"unknown protocol '{protocol}'. Known: windows (disjoint windows of --length tokens).")
     source = sources.model(model)
-    windows = evaluation_windows(sources.evaluation_text(text, source), source, length)
+    windows = evaluation_windows(sources.evaluation_text(text, source), source, length, protocol)
     if windows is None:
         raise Refusal(
             "--text FILE is required to evaluate a model of your own; only the embedded model brings its text."
@@ -105,8 +104,12 @@ def evaluation(
     return perplexity(source.path, windows, device=sources.device(device), dtype=number, progress=progress)
 
 
-def evaluation_windows(text: Text | Path | None, source: Checkpoint, length: int | None) -> Tokens | None:
-    """The windows of a text, read and tokenised once for every model that is scored on them."""
+def evaluation_windows(
+    text: Text | Path | None, source: Checkpoint, length: int | None, protocol: str = "windows"
+) -> Tokens | None:
+    """The windows or documents of a text, read and tokenised once for every model that is scored on them."""
+    if protocol not in UNITS:
+        raise Refusal(f"unknown protocol '{protocol}'.{near(protocol, UNITS)} Known: {', '.join(UNITS)}.")
     if text is None:
         return None
     longest = source.config.max_position_embeddings
@@ -115,6 +118,8 @@ def evaluation_windows(text: Text | Path | None, source: Checkpoint, length: int
         raise Refusal(f"--length must lie between 2 and the model's {longest} positions; got {length}.")
     tokenizer = None if given_ids else load_tokenizer(source.path)
     window = length or (None if given_ids else min(sources.LENGTH, longest))
+    if protocol == "documents" and not given_ids:
+        return document_tokens(text, tokenizer, length=window or longest, vocab_size=source.config.vocab_size)
     return evaluation_tokens(text, tokenizer, length=window, vocab_size=source.config.vocab_size)
 
 

@@ -11,17 +11,21 @@ import numpy as np
 
 from llm_pipeline.checkpoint import file_sha256
 from llm_pipeline.documents import Text, load_text
-from llm_pipeline.token_stream import token_stream, tokenizer_sha256
+from llm_pipeline.token_stream import encoded, token_stream, tokenizer_sha256
 from solvers.refusal import Refusal
+
+PAD = -1
+UNITS = ("windows", "documents")
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Sequences of token ids of equal length, and where they came from.
+    """Sequences of token ids, and where they came from.
 
     Parameters
     ----------
     ids : (n, l) array of int64
+        A sequence shorter than `l` is filled up with `PAD`.
     source : str
         Name of the file or data set, without its folder.
     sha256 : str
@@ -30,6 +34,8 @@ class Tokens:
         Hex digest of the tokenizer; None where the ids were given.
     protocol : str
         One sentence: how the sequences were taken.
+    unit : str
+        What a sequence is: windows of one stream, or documents.
     """
 
     ids: np.ndarray
@@ -37,6 +43,12 @@ class Tokens:
     sha256: str
     tokenizer_sha256: str | None
     protocol: str
+    unit: str = "windows"
+
+    @property
+    def scored(self) -> np.ndarray:
+        """Tokens (n,) of each sequence that have a token before them."""
+        return (self.ids != PAD).sum(axis=1) - 1
 
 
 def parse_calibration(text: str) -> tuple[Path, int | None, int | None]:
@@ -108,6 +120,20 @@ def evaluation_tokens(
     return pool
 
 
+def document_tokens(source: Path | Text, tokenizer: Any, *, length: int, vocab_size: int | None = None) -> Tokens:
+    """Every document by itself, cut to its first `length` tokens; documents of one token are left out."""
+    text = source if isinstance(source, Text) else load_text(source)
+    documents = [ids[:length] for ids in encoded(text.documents, tokenizer) if len(ids) > 1]
+    if not documents:
+        raise Refusal(f"{text.source} holds no document of at least two tokens. Give a longer text.")
+    ids = np.full((len(documents), max(map(len, documents))), PAD, dtype=np.int64)
+    for row, document in zip(ids, documents, strict=True):
+        row[: len(document)] = document
+    how = f"documents, each encoded with special tokens and cut to {length} tokens"
+    tokens = Tokens(ids, text.source, text.sha256, tokenizer_sha256(tokenizer), how, unit="documents")
+    return _below(vocab_size, tokens)
+
+
 def _is_ids(source: Path | Text) -> bool:
     return not isinstance(source, Text) and Path(source).suffix == ".npy"
 
@@ -115,13 +141,17 @@ def _is_ids(source: Path | Text) -> bool:
 def _pool(source: Path | Text, tokenizer: Any, length: int | None, vocab_size: int | None) -> tuple[Tokens, int]:
     """All windows there are, and the number of tokens they were cut from."""
     pool, arrived = _stored(Path(source), length) if _is_ids(source) else _cut(source, tokenizer, length)
-    largest = int(pool.ids.max(initial=-1))
+    return _below(vocab_size, pool), arrived
+
+
+def _below(vocab_size: int | None, tokens: Tokens) -> Tokens:
+    largest = int(tokens.ids.max(initial=PAD))
     if vocab_size is not None and largest >= vocab_size:
         raise Refusal(
-            f"token ids must lie below the vocabulary size {vocab_size} of the model; {pool.source} gives {largest}. "
+            f"token ids must lie below the vocabulary size {vocab_size} of the model; {tokens.source} gives {largest}. "
             "Usually the tokenizer of another model; use the one that belongs to the model."
         )
-    return pool, arrived
+    return tokens
 
 
 def _stored(path: Path, length: int | None) -> tuple[Tokens, int]:

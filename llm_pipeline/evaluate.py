@@ -1,7 +1,8 @@
 """Perplexity of a model directory by a named protocol.
 
 Protocol `windows-L`: the token stream is cut into disjoint windows of L tokens, the tail is dropped, every window is
-scored from its second token, and the mean is over scored tokens.
+scored from its second token, and the mean is over scored tokens. Protocol `documents-L`: every document by itself, cut
+to its first L tokens, scored from its second token; the mean is over scored tokens of all documents.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from llm_pipeline.calibration import Tokens, evaluation_tokens
+from llm_pipeline.calibration import PAD, Tokens, evaluation_tokens
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.documents import Text
 from llm_pipeline.scores import Difference, Perplexity, paired_difference, summary
@@ -82,7 +83,7 @@ def score_windows(
     batch = max(1, LOGIT_BYTES // (4 * rows.shape[1] * model.config.vocab_size))
     scores: list[float] = []
     for part in rows.split(batch):
-        logits = model(input_ids=part, use_cache=False).logits  # (b, l, v)
+        logits = model(input_ids=part.clamp(min=0), use_cache=False).logits  # (b, l, v); padding comes last, unseen
         scores += [_window_nll(*window) for window in zip(logits, part, strict=True)]
         if progress is not None:
             progress(len(scores), len(rows))
@@ -90,7 +91,7 @@ def score_windows(
 
 
 def _window_nll(logits: torch.Tensor, ids: torch.Tensor) -> float:
-    losses = torch.nn.functional.cross_entropy(logits[:-1].float(), ids[1:], reduction="none")
+    losses = torch.nn.functional.cross_entropy(logits[:-1].float(), ids[1:], reduction="none", ignore_index=PAD)
     return losses.double().sum().item()
 
 

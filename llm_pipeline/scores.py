@@ -25,15 +25,15 @@ class Perplexity:
     text_sha256, tokenizer_sha256 : str
         Hex digests; the second is None where token ids were given.
     tokens, windows : int
-        Scored tokens, and windows.
+        Scored tokens, and sequences scored: windows or documents.
     nll : float
         Mean negative log likelihood, nats per scored token.
     perplexity : float
         `exp(nll)`.
     interval : (float, float) or None
         95 % bootstrap interval of the perplexity over windows; None for a single window.
-    window_nll : (windows,) array
-        Sums over the scored tokens of each window, nats.
+    window_nll, window_tokens : (windows,) arrays
+        Sums over the scored tokens of each window, nats, and their numbers.
     """
 
     protocol: str
@@ -46,6 +46,7 @@ class Perplexity:
     perplexity: float
     interval: tuple[float, float] | None
     window_nll: np.ndarray
+    window_tokens: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -59,28 +60,29 @@ class Difference:
 def summary(tokens: Tokens, scores: np.ndarray) -> Perplexity:
     """Perplexity from the sums `(windows,)` over the scored tokens of each window, nats."""
     windows, length = tokens.ids.shape
-    per_token = scores / (length - 1)  # (n,)
-    nll, interval = float(per_token.mean()), _interval(per_token)
+    nll, interval = float(scores.sum() / tokens.scored.sum()), _interval(scores, tokens.scored)
     return Perplexity(
-        protocol=f"windows-{length}",
+        protocol=f"{tokens.unit}-{length}",
         text=tokens.source,
         text_sha256=tokens.sha256,
         tokenizer_sha256=tokens.tokenizer_sha256,
-        tokens=windows * (length - 1),
+        tokens=int(tokens.scored.sum()),
         windows=windows,
         nll=nll,
         perplexity=float(np.exp(nll)),
         interval=None if interval is None else (float(np.exp(interval[0])), float(np.exp(interval[1]))),
         window_nll=scores,
+        window_tokens=tokens.scored,
     )
 
 
-def _interval(means: np.ndarray) -> tuple[float, float] | None:
-    """Percentile bootstrap of the mean over windows."""
-    if len(means) < 2:
+def _interval(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float] | None:
+    """Percentile bootstrap over sequences (n,) of the mean per token, sum of sums over sum of counts."""
+    if len(sums) < 2:
         return None
     rng = np.random.default_rng(SEED)
-    resampled = [means[rng.integers(len(means), size=len(means))].mean() for _ in range(RESAMPLES)]
+    draws = (rng.integers(len(sums), size=len(sums)) for _ in range(RESAMPLES))
+    resampled = [sums[draw].sum() / counts[draw].sum() for draw in draws]
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
@@ -94,5 +96,5 @@ def paired_difference(a: Perplexity, b: Perplexity) -> Difference:
             f"{a.protocol} on {a.text} ({a.windows} windows) and {b.protocol} on {b.text} ({b.windows} windows) "
             "arrived. Evaluate both models with the same --protocol and --text."
         )
-    per_token = (a.window_nll - b.window_nll) * a.windows / a.tokens  # (n,)
-    return Difference(float(per_token.mean()), _interval(per_token))
+    differences = a.window_nll - b.window_nll  # (n,)
+    return Difference(float(differences.sum() / a.tokens), _interval(differences, a.window_tokens))

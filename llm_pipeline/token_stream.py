@@ -46,11 +46,14 @@ def token_stream(documents: Sequence[str], tokenizer: Any) -> np.ndarray:
     -------
     (t,) array of int64
     """
-    streams = [np.zeros(0, dtype=np.int64)]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *encoded(documents, tokenizer)])
+
+
+def encoded(documents: Sequence[str], tokenizer: Any) -> Iterator[np.ndarray]:
+    """The ids (t,) of each document, stripped and with the tokenizer's own special tokens."""
     for piece in _pieces(documents):
-        encoded = tokenizer(piece, add_special_tokens=True, truncation=False, padding=False, verbose=False)
-        streams += [np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]]
-    return np.concatenate(streams)
+        ids = tokenizer(piece, add_special_tokens=True, truncation=False, padding=False, verbose=False)["input_ids"]
+        yield from (np.asarray(document, dtype=np.int64) for document in ids)
 
 
 def _pieces(documents: Sequence[str]) -> Iterator[list[str]]:

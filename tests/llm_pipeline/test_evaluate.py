@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from llm_pipeline import evaluate
-from llm_pipeline.calibration import Tokens
+from llm_pipeline.calibration import PAD, Tokens
 from llm_pipeline.documents import Text
 from llm_pipeline.evaluate import paired_difference, perplexity, score_windows
 from solvers.refusal import Refusal
@@ -133,3 +133,12 @@ def test_missing_tensors_are_refused_rather_than_drawn_at_random(
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(Refusal, match=r"does not hold: model\.layers\.0\.mlp\.up_proj\.weight"):
         perplexity(folder, TOKENS)
+
+
+def test_a_document_is_scored_by_itself_and_weighs_by_its_tokens(tiny: Path, tmp_path: Path) -> None:
+    ids = np.array([[1, 2, 3, 4, 5], [6, 7, PAD, PAD, PAD]])
+    both = perplexity(tiny, Tokens(ids, "pair", "00", None, "given", unit="documents"))
+    alone = [perplexity(tiny, Tokens(row[row != PAD][None], "one", "00", None, "given")) for row in ids]
+    assert (both.protocol, both.tokens) == ("documents-5", 4 + 1)
+    assert np.allclose(both.window_nll, [one.nll * one.tokens for one in alone])
+    assert np.isclose(both.nll, sum(one.nll * one.tokens for one in alone) / 5)
