@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 screen, log = Console(), Console(stderr=True)
 BENCHMARKS = {
     "demo": "magnitude, wanda and maiht at 50% on the embedded model, into runs/demo",
+    "commands": "the commands of the README with what they print",
     "llm": "methods x sparsities on a model of yours: perplexity, layer error, seconds, certificates",
 }
 
@@ -57,41 +57,41 @@ def run(
     try:
         if name not in BENCHMARKS:
             raise Refusal(f"unknown benchmark '{name}'.{near(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}.")
-        records = _compare(
-            out,
-            fresh=name == "demo",
-            model=model,
-            calibration=calibration,
-            text=text,
-            methods=tuple(methods.split(",")),
-            sparsities=tuple(sparsities.split(",")),
-            refine=refine,
-            length=length,
-            protocol=protocol,
-            seed=seed,
-        )
+        options = {"model": model, "calibration": calibration, "text": text, "length": length, "protocol": protocol}
+        chosen = {"methods": tuple(methods.split(",")), "sparsities": tuple(sparsities.split(","))}
+        records = _measure(name, out, refine=refine, seed=seed, **options, **chosen)
     except Refusal as refusal:
         log.print(f"[bold red]error:[/] {refusal}", highlight=False, soft_wrap=True)
         raise typer.Exit(2) from None
     if as_json:
         print(json.dumps({"out": str(out), "records": records}, indent=1))
     else:
-        screen.print(_table(records))
+        _print(name, records, out)
 
 
-def _compare(out: Path, fresh: bool, **options: Any) -> list[dict[str, Any]]:
-    from benchmarks.llm import compare
+def _measure(name: str, out: Path, **options: Any) -> list[dict[str, Any]]:
+    from benchmarks.commands import run_commands
+    from benchmarks.llm import compare, forget
     from benchmarks.records import append
 
-    if fresh and out.exists():
-        shutil.rmtree(out)
+    if name == "demo":
+        forget(out, options["methods"], options["sparsities"])
     out.mkdir(parents=True, exist_ok=True)
     records = []
     with progress_bar() as progress:
-        for record in compare(out, progress=progress, **options):
+        for record in run_commands(progress) if name == "commands" else compare(out, progress=progress, **options):
             append(out / "records.jsonl", record)
             records.append(record)
     return records
+
+
+def _print(name: str, records: list[dict[str, Any]], out: Path) -> None:
+    if name == "commands":
+        for record in records:
+            screen.print(f"{record['seconds']:6.1f} s, exit {record['exit']}: {record['line']}", highlight=False)
+    else:
+        screen.print(_table(records))
+    screen.print(f"records in {out / 'records.jsonl'}", highlight=False, soft_wrap=True)
 
 
 def _table(records: list[dict[str, Any]]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import pairwise, product
 from pathlib import Path
@@ -48,10 +49,8 @@ def compare(
         "protocol": protocol,
         "seed": seed,
     }
-    jobs = {
-        (s, m): assemble.job(method=m, sparsity=s, refine=refine, **shared) for s, m in product(sparsities, methods)
-    }
-    first = next(iter(jobs.values()))
+    first = assemble.job(method=methods[0], sparsity=sparsities[0], refine=refine, **shared)
+    jobs = {(s, m): assemble.variant(first, m, s) for s, m in product(sparsities, methods)}
     if first.text is None:
         raise Refusal("a comparison needs --text FILE to evaluate on; only the embedded model brings its text.")
     options = {"device": first.plan.device, "dtype": DTYPES[first.plan.dtype]}
@@ -65,7 +64,7 @@ def compare(
                 job.plan,
                 job.source,
                 job.tokens,
-                out / f"{method}-{sparsity.replace('%', '').replace(':', 'of').replace('/', '-')}",
+                run_folder(out, method, sparsity),
                 text=job.text,
                 dense=dense,
                 progress=lambda d, n, what, name=name: progress(d, n, f"{name}: {what}"),
@@ -74,6 +73,20 @@ def compare(
             scores[method] = done.pruned
             yield make_record("perplexity", **_facts(job, method, sparsity, done.pruned), **_costs(done.summary))
         yield from _comparisons(first.plan.model.name, sparsity, scores)
+
+
+def run_folder(out: Path, method: str, sparsity: str) -> Path:
+    """Where a run of the comparison lies: OUT/maiht-50, OUT/wanda-2of4."""
+    return out / f"{method}-{sparsity.replace('%', '').replace(':', 'of').replace('/', '-')}"
+
+
+def forget(out: Path, methods: tuple[str, ...], sparsities: tuple[str, ...]) -> None:
+    """Remove what an earlier run of the same comparison left in `out`, and nothing else."""
+    (out / "records.jsonl").unlink(missing_ok=True)
+    for method, sparsity in product(methods, sparsities):
+        folder = run_folder(out, method, sparsity)
+        if (folder / "plan.toml").is_file():
+            shutil.rmtree(folder)
 
 
 def _facts(job: assemble.Job, method: str, sparsity: str, found: Perplexity) -> dict[str, Any]:

@@ -45,6 +45,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
     """A bar on stderr with the time left; silent where stderr is no terminal."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

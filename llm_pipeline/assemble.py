@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +68,12 @@ def job(
         versions=versions(),
     )
     return Job(plan, source, tokens, evaluated)
+
+
+def variant(job: Job, method: str, sparsity: str) -> Job:
+    """The same model, texts and settings with another method and budget; hyper-parameters are the method's defaults."""
+    chosen = MethodChoice(method, solvers.find(method).options())
+    return job._replace(plan=replace(job.plan, method=chosen, sparsity=str(solvers.parse(sparsity))))
 
 
 def again(folder: Path) -> tuple[Plan, Checkpoint, Tokens]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from llm_pipeline import bundled
+from llm_pipeline import bundled, plan
 from llm_pipeline.bundled import text as embedded
 from llm_pipeline.calibration import Tokens, calibration_tokens, parse_calibration
 from llm_pipeline.checkpoint import Checkpoint, file_sha256
@@ -69,9 +69,14 @@ def calibration(name: str | None, checkpoint: Checkpoint, seed: int) -> Tokens:
 
 def evaluation_text(name: str | None, checkpoint: Checkpoint) -> Text | Path | None:
     """The text to evaluate on: a file, the held-out part of the embedded text for the embedded model, else nothing."""
-    if name == EMBEDDED or (name is None and checkpoint.path == bundled.MODEL):
+    if name == EMBEDDED or (name is None and _is_embedded(checkpoint.path)):
         return Text.of(embedded.held_out_text(), f"{EMBEDDED}, held out")
     return None if name in (None, "none") else _file(Path(name))
+
+
+def _is_embedded(folder: Path) -> bool:
+    """The embedded model, or a run that pruned it."""
+    return folder == bundled.MODEL or ((folder / plan.FILE).is_file() and plan.Plan.read(folder).model.path == EMBEDDED)
 
 
 def _file(path: Path) -> Path:

@@ -30,13 +30,27 @@ def tree_part(root: Path) -> str:
 
 def results_part(root: Path) -> str:
     """Perplexity by method from the committed records, a table per protocol."""
-    rows = perplexity_records(records.read(sorted((root / "reports" / "reference").glob("*.jsonl"))))
+    rows = perplexity_records(_reference(root))
     if not rows:
         return "No reference record of a perplexity has been committed yet."
     return "\n\n".join(markdown(perplexity_grid(group)) for group in by_protocol(rows))
 
 
-PARTS: dict[str, Callable[[Path], str]] = {"tree": tree_part, "results": results_part}
+def commands_part(root: Path) -> str:
+    """The README's commands with what they printed when they were last recorded."""
+    rows = [row for row in _reference(root) if row["benchmark"] == "command"]
+    if not rows:
+        return "No reference record of a command has been committed yet."
+    newest = {row["line"]: row for row in sorted(rows, key=lambda row: row["when"])}
+    ordered = sorted(newest.values(), key=lambda row: row["number"])
+    return "\n\n".join(f"```console\n$ {row['line']}\n{row['output']}\n```" for row in ordered)
+
+
+def _reference(root: Path) -> list[records.Record]:
+    return records.read(sorted((root / "reports" / "reference").glob("*.jsonl")))
+
+
+PARTS: dict[str, Callable[[Path], str]] = {"tree": tree_part, "results": results_part, "commands": commands_part}
 
 
 def rebuilt(text: str, root: Path) -> tuple[str, list[str]]:

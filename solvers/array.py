@@ -22,7 +22,9 @@ def to_numpy(array: Any, name: str) -> Array:
     if isinstance(array, np.ndarray):
         return np.array(array, dtype=np.float64)
     values = array.detach() if hasattr(array, "detach") else array
-    values = array_api_compat.to_device(xp.astype(values, xp.float64), "cpu")
+    values = xp.astype(values, xp.float64)
+    if array_api_compat.is_torch_array(values) or array_api_compat.is_cupy_array(values):
+        values = array_api_compat.to_device(values, "cpu")
     return np.array(np.from_dlpack(values))
 
 

@@ -106,8 +106,8 @@ def solve(
     require_positive_semidefinite(problem.H)
     target = parse(sparsity) if isinstance(sparsity, str) else sparsity
     budget = target.on(problem.shape) if isinstance(target, Target) else target
-    _require_possible(budget, problem.shape)
     chosen.require(method, budget)
+    _require_possible(budget, problem.shape)
     done = run(chosen, problem, budget, refine=refine, mu=mu, **chosen.read_options(method, options))
     return Solution(like(done.weight, weight), done.found.stop, done.found.trace)
 

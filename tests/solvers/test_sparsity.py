@@ -47,7 +47,7 @@ def test_hard_threshold_is_the_minimum_over_all_supports(Z, lam):
 def test_soft_threshold_is_the_minimum_over_all_signs(Z, lam):
     penalty = L1(lam / 2)
     V = penalty.prox(Z, 2.0)
-    candidates = [np.where(S == np.sign(Z - lam * S), Z - lam * S, 0.0) for S in (-1, 0, 1)]
+    candidates = [np.where(np.sign(Z - lam * S) == S, Z - lam * S, 0.0) for S in (-1, 0, 1)]
     cost = [np.square(C - Z) / 4 + penalty.lam * np.abs(C) for C in candidates]
     assert np.square(V - Z).sum() / 4 + penalty.value(V) == np.min(cost, axis=0).sum()
 
@@ -109,7 +109,8 @@ def test_the_count_removed_is_the_floor_of_the_exact_share(share, shape):
 
 
 @pytest.mark.parametrize(
-    ("text", "inputs", "keep"), [("29%", 100, 71), ("33.3%", 3000, 2001), ("0%", 7, 7), ("100%", 7, 0), ("62.5%", 16, 6)]
+    ("text", "inputs", "keep"),
+    [("29%", 100, 71), ("33.3%", 3000, 2001), ("0%", 7, 7), ("100%", 7, 0), ("62.5%", 16, 6)],
 )
 def test_shares_that_floats_would_miscount(text, inputs, keep):
     assert parse(text).on((3, inputs)) == KeepPerRow(keep)

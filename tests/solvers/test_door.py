@@ -1,0 +1,138 @@
+"""The one-call door: any library in, the same out, equal numbers, nothing written to, and words for bad input."""
+
+import numpy as np
+import pytest
+
+import solvers
+from solvers.sparsity import L0, L1, KeepGroups, KeepNofM, KeepPerRow
+from theory_checks.synthetic import Case
+
+LAYER = Case("language_like", rows=4, inputs=8, seed=9)
+W, H = LAYER.W0, LAYER.problem.H
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "maiht"])
+def test_every_library_gets_its_own_arrays_back_with_the_reference_result(backend, method):
+    weight, gram = backend.array(W), backend.array(H)
+    found = solvers.solve(weight, gram, method=method, refine="gradient:5").weight
+    assert type(found) is type(weight)
+    assert (found.dtype, found.device) == (weight.dtype, weight.device)
+    assert np.array_equal(backend.numpy(found), solvers.solve(W, H, method=method, refine="gradient:5").weight)
+    assert np.array_equal(backend.numpy(weight), W)
+    assert np.array_equal(backend.numpy(gram), H)
+
+
+def test_float32_is_solved_in_float64_and_rounded_once(backend):
+    w, h = W.astype(np.float32), H.astype(np.float32)
+    found = solvers.solve(backend.array(w, "float32"), backend.array(h, "float32")).weight
+    expected = solvers.solve(w.astype(np.float64), ((h + h.T) / 2).astype(np.float64)).weight.astype(np.float32)
+    assert found.dtype == backend.array(w, "float32").dtype
+    assert np.array_equal(backend.numpy(found), expected)
+
+
+def test_torch_bfloat16_and_parameters_that_want_gradients():
+    torch = pytest.importorskip("torch")
+    weight = torch.nn.Parameter(torch.tensor(W, dtype=torch.bfloat16))
+    found = solvers.solve(weight, torch.tensor(H), sparsity="2:4").weight
+    assert (found.dtype, found.requires_grad) == (torch.bfloat16, False)
+    assert (found != 0).sum(dim=1).tolist() == [4] * 4
+
+
+def test_one_shot_weights_that_stay_are_not_rounded():
+    for method in ("dense", "magnitude", "wanda"):
+        kept = solvers.solve(W, H, method=method).weight
+        assert np.array_equal(kept[kept != 0], W[kept != 0])
+
+
+@pytest.mark.parametrize("method", solvers.METHODS)
+@pytest.mark.parametrize("scale", [1e-150, 1e150])
+@pytest.mark.parametrize("sparsity", ["50%/layer", "2:4"])
+def test_extreme_scales_keep_the_counts(method, scale, sparsity):
+    for weight, gram in ((scale * W, H), (W, scale * H)):
+        found = solvers.solve(weight, gram, method=method, sparsity=sparsity).weight
+        assert np.isfinite(found).all()
+        assert np.count_nonzero(found) == (32 if method == "dense" else 16)
+
+
+@pytest.mark.parametrize("method", ["magnitude", "wanda", "iht", "maiht"])
+@pytest.mark.parametrize(
+    ("weight", "gram", "sparsity", "kept"),
+    [
+        (W, np.ones((8, 8)), "50%", 16),
+        (W, np.zeros((8, 8)), "50%", 16),
+        (np.zeros_like(W), H, "50%", 0),
+        (W[:1], H, "50%", 4),
+        (W[:, :1], H[:1, :1], "50%/layer", 2),
+        (W, H, "0%", 32),
+        (W, H, "100%", 0),
+        (W, H, "4:4", 32),
+        (W, H, "0:4", 0),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"mu": 0}, {"refine": "exact"}], ids=str)
+def test_degenerate_layers_are_pruned_like_any_other(method, weight, gram, sparsity, kept, options):
+    found = solvers.solve(weight, gram, method=method, sparsity=sparsity, **options).weight
+    assert np.isfinite(found).all()
+    assert np.count_nonzero(found) == kept
+    assert not np.signbit(found[found == 0]).any()
+
+
+def test_a_penalty_prunes_the_more_the_dearer_a_weight_is():
+    counts = [np.count_nonzero(solvers.solve(W, H, sparsity=L0(lam)).weight) for lam in (0.0, 0.05, 1e6)]
+    assert counts[0] == 32 > counts[1] > counts[2] == 0
+    assert np.count_nonzero(solvers.solve(W, H, method="iht", sparsity=L1(1e6)).weight) == 0
+
+
+def test_a_sparsity_may_be_text_target_or_instance():
+    expected = solvers.solve(W, H, sparsity="50%").weight
+    for same in (solvers.parse("50%"), KeepPerRow(4)):
+        assert np.array_equal(solvers.solve(W, H, sparsity=same).weight, expected)
+
+
+def test_the_run_keeps_what_a_certificate_needs():
+    done = solvers.run(solvers.find("wanda"), LAYER.problem, KeepPerRow(4), refine="exact", mu=0.2)
+    assert done.problem.gram.ridge == 0.2
+    assert np.array_equal(
+        done.found.weight, done.problem.scaled(KeepPerRow(4).mask(np.abs(W) * LAYER.problem.norms) * W)
+    )
+    assert np.array_equal(done.weight, done.problem.original(done.refined))
+    assert done.problem.value(done.refined) < done.problem.value(done.found.weight)
+
+
+@pytest.mark.parametrize(
+    ("weight", "gram", "options", "words"),
+    [
+        (W.tolist(), H, {}, "weight must be a NumPy, torch, CuPy or array-API array; got list"),
+        (W, H.tolist(), {}, "gram must be a NumPy.*got list"),
+        (np.ones((4, 8), dtype=int), H, {}, "weight must hold real floating-point numbers; got int"),
+        (W + 0j, H, {}, "got complex128"),
+        (W, H > 0, {}, "gram must hold real floating-point numbers; got bool"),
+        (W.T, H, {}, "Usually the weight is transposed"),
+        (W, H[:5], {}, r"square \(in, in\) matrix"),
+        (W, np.triu(H), {}, "must be symmetric"),
+        (W, -H, {}, "positive semidefinite"),
+        (W * np.nan, H, {}, "dense weight holds NaN"),
+        (W, H * np.nan, {}, "Gram holds NaN"),
+        (W * 1e200, H, {}, "squares overflow"),
+        (W[:0], H, {}, "at least one output"),
+        (W, H, {"method": "maith"}, "Did you mean 'maiht'"),
+        (W, H, {"itres": 3}, "Did you mean 'iters'"),
+        (W, H, {"refine": "Exact"}, "refine is one of"),
+        (W, H, {"mu": -1}, "ridge mu"),
+        (W, H, {"iters": 0}, "iters >= 1"),
+        (W, H, {"safety": 0}, "step size must be positive"),
+        (W, H, {"safety": 1e9}, "diverged"),
+        (W, H, {"sparsity": 0.5}, r"instance such as L0\(0.01\).*got 0.5"),
+        (W, H, {"sparsity": None}, "got None"),
+        (W, H, {"sparsity": L0(-1.0)}, r"got L0\(lam=-1.0\)"),
+        (W, H, {"sparsity": L0(float("nan"))}, "lam=nan"),
+        (W, H, {"sparsity": KeepPerRow(9)}, r"shape \(4, 8\) can keep 0 to 8; got KeepPerRow\(keep=9\)"),
+        (W, H, {"sparsity": KeepPerRow(2.5)}, "keep=2.5"),
+        (W, H, {"sparsity": KeepNofM(2, 0)}, "divisible by 0"),
+        (W, H, {"sparsity": KeepGroups(1, (0, 1))}, "cannot meet KeepGroups"),
+        (W, H, {"sparsity": "2:3"}, "divisible by 3; this layer has 8"),
+    ],
+)
+def test_bad_input_is_refused_in_words(weight, gram, options, words):
+    with pytest.raises(solvers.Refusal, match=words):
+        solvers.solve(weight, gram, **options)
