@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from llm_pipeline.__main__ import progress_bar
+from llm_pipeline.__main__ import log, progress_bar, screen
 from solvers.methods import near
 from solvers.refusal import Refusal
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
-screen, log = Console(), Console(stderr=True)
 BENCHMARKS = {
     "demo": "magnitude, wanda and maiht at 50% on the embedded model, into runs/demo",
     "commands": "the commands of the README with what they print",
@@ -28,7 +27,7 @@ BENCHMARKS = {
 def list_benchmarks() -> None:
     """Say what can be measured."""
     for name, what in BENCHMARKS.items():
-        screen.print(f"{name:<8}{what}", highlight=False)
+        screen.print(f"{name:<8}{what}", soft_wrap=True)
 
 
 @app.command()
@@ -61,8 +60,11 @@ def run(
         chosen = {"methods": tuple(methods.split(",")), "sparsities": tuple(sparsities.split(","))}
         records = _measure(name, out, refine=refine, seed=seed, **options, **chosen)
     except Refusal as refusal:
-        log.print(f"[bold red]error:[/] {refusal}", highlight=False, soft_wrap=True)
+        log.print(Text.assemble(("error:", "bold red"), f" {refusal}"), soft_wrap=True)
         raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        log.print("interrupted; runs and records so far were kept.")
+        raise typer.Exit(3) from None
     if as_json:
         print(json.dumps({"out": str(out), "records": records}, indent=1))
     else:
@@ -76,7 +78,6 @@ def _measure(name: str, out: Path, **options: Any) -> list[dict[str, Any]]:
 
     if name == "demo":
         forget(out, options["methods"], options["sparsities"])
-    out.mkdir(parents=True, exist_ok=True)
     records = []
     with progress_bar() as progress:
         for record in run_commands(progress) if name == "commands" else compare(out, progress=progress, **options):

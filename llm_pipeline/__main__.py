@@ -14,11 +14,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from solvers.refusal import Refusal
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
-screen, log = Console(), Console(stderr=True)
+screen, log = (Console(stderr=stderr, markup=False, emoji=False, highlight=False) for stderr in (False, True))
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; progress goes to stderr.")]
 Model = Annotated[str | None, typer.Argument(help="Model directory, hub name or llama2.c .bin (default: embedded).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1; where the forward passes run.")]
@@ -33,10 +34,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*args, **options)
         except Refusal as refusal:
-            log.print(f"[bold red]error:[/] {refusal}", highlight=False, markup=True, soft_wrap=True)
+            log.print(Text.assemble(("error:", "bold red"), f" {refusal}"), soft_wrap=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
-            log.print("interrupted; nothing was kept.", highlight=False)
+            log.print("interrupted; nothing was kept.")
             raise typer.Exit(3) from None
 
     return app.command(name=function.__name__.removeprefix("run_"))(guarded)
@@ -88,7 +89,7 @@ def inspect(model: Model = None, as_json: Json = False) -> None:
     screen.print(
         f"{facts['name']}: {facts['model_type']}, {facts['parameters']:,} parameters in {facts['dtype']}, "
         f"{facts['prunable']:,} ({facts['prunable'] / facts['parameters']:.1%}) in prunable layers",
-        highlight=False,
+        soft_wrap=True,
     )
     screen.print(table)
 
@@ -152,21 +153,21 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     screen.print(
         f"{summary['method']} at {summary['sparsity_asked']}: {summary['sparsity_measured']:.3%} zeros in "
         f"{summary['layers']} layers, mean relative error {summary['relative_error']:.4g}, {seconds:.0f} s",
-        highlight=False,
+        soft_wrap=True,
     )
     if facts:
         screen.print(
             f"perplexity ({facts['protocol']}, {facts['text']}): dense {facts['dense']['perplexity']:.3f}, "
             f"pruned {facts['pruned']['perplexity']:.3f}",
-            highlight=False,
+            soft_wrap=True,
         )
     screen.print(
         "certificates: " + ", ".join(f"{n} {outcome}" for outcome, n in summary["certificates"].items()),
-        highlight=False,
+        soft_wrap=True,
     )
     for failure in summary["failures"][:10]:
-        screen.print(f"[bold red]fails[/] {failure}", highlight=False)
-    screen.print(f"written to {folder}; the page: python -m reports build {folder}", highlight=False, soft_wrap=True)
+        screen.print(Text.assemble(("fails", "bold red"), f" {failure}"), soft_wrap=True)
+    screen.print(f"written to {folder}; the page: python -m reports build {folder}", soft_wrap=True)
 
 
 @command
@@ -198,7 +199,7 @@ def run_eval(
         screen.print(
             f"perplexity {found.perplexity:.4f} (95 % over windows: {low:.4f} to {high:.4f}), {found.tokens} tokens of "
             f"{found.text}, protocol {found.protocol}",
-            highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -223,14 +224,10 @@ def run_verify(
         print(json.dumps({"folder": str(folder), "outcome": "fails" if failed else "holds", "checks": lines}, indent=1))
     else:
         for line in failed:
-            screen.print(
-                f"[bold red]fails[/] {line['layer']}: {line['statement']} "
-                f"({line['measured']:.4g} against {line['bound']:.4g})",
-                highlight=False,
-                soft_wrap=True,
-            )
+            said = f" {line['layer']}: {line['statement']} ({line['measured']:.4g} against {line['bound']:.4g})"
+            screen.print(Text.assemble(("fails", "bold red"), said), soft_wrap=True)
         layers = len({line["layer"] for line in lines})
-        screen.print(f"{len(lines) - len(failed)} of {len(lines)} checks on {layers} tensors hold", highlight=False)
+        screen.print(f"{len(lines) - len(failed)} of {len(lines)} checks on {layers} tensors hold")
     raise typer.Exit(1 if failed else 0)
 
 

@@ -82,12 +82,15 @@ def again(folder: Path) -> tuple[Plan, Checkpoint, Tokens]:
     source = sources.model(plan.model.path)
     if source.sha256() != plan.model.files:
         raise Refusal(f"the source model {plan.model.path} has changed since the run. Restore it, or prune again.")
+    sources.device(plan.device)
     shape = f"{plan.calibration.sequences}x{plan.calibration.length}"
     tokens = sources.calibration(f"{plan.calibration.path}:{shape}", source, plan.seed)
     if tokens.sha256 != plan.calibration.sha256:
         raise Refusal(
             f"the calibration text {plan.calibration.source} has changed since the run. Restore it, or prune again."
         )
+    if (tokens.tokenizer_sha256 or "") != plan.calibration.tokenizer_sha256:
+        raise Refusal(f"the tokenizer of {plan.model.path} has changed since the run. Restore it, or prune again.")
     return plan, source, tokens
 
 
@@ -123,9 +126,11 @@ def evaluation_windows(
     given_ids = isinstance(text, Path) and text.suffix == ".npy"
     if length is not None and not 2 <= length <= longest:
         raise Refusal(f"--length must lie between 2 and the model's {longest} positions; got {length}.")
+    if given_ids and protocol != "windows":
+        raise Refusal(f"token ids in a .npy file are windows already; --protocol {protocol} needs text. Give the text.")
     tokenizer = None if given_ids else load_tokenizer(source.path)
     window = length or (None if given_ids else min(sources.LENGTH, longest))
-    if protocol == "documents" and not given_ids:
+    if protocol == "documents":
         return document_tokens(text, tokenizer, length=window or longest, vocab_size=source.config.vocab_size)
     return evaluation_tokens(text, tokenizer, length=window, vocab_size=source.config.vocab_size)
 

@@ -97,9 +97,9 @@ def calibration_tokens(
         Ids from here on are refused.
     """
     pool, arrived = _pool(source, tokenizer, length, vocab_size)
-    if n is None and _is_ids(source):
+    if _is_ids(source) and n in (None, len(pool.ids)) and len(pool.ids):
         return pool
-    if n is None or n > len(pool.ids):
+    if not n or n > len(pool.ids):
         raise Refusal(_too_few(pool, n, arrived))
     drawn = np.random.default_rng(seed).permutation(len(pool.ids))[:n]
     how = f"{n} of {len(pool.ids)} {pool.protocol}; drawn without replacement with seed {seed}"

@@ -1,4 +1,4 @@
-"""Means over tokens, measured at the inputs of a block: the Gram, or only its diagonal.
+"""The mean Gram of an input, streamed: one pass over the calibration tokens, one matrix in memory.
 
 Products are accumulated in float32 per chunk of tokens (float64 for float64 inputs) and chunks are summed in float64.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Self
 
 import numpy as np
 import torch
@@ -18,8 +17,14 @@ from solvers.refusal import Refusal
 CHUNK_TOKENS = 4096
 
 
-class _Mean:
-    """Sum over tokens of a product, and the number of tokens."""
+class MeanGram:
+    """Mean of `x x^T` over tokens.
+
+    Parameters
+    ----------
+    width : int
+        Number of input features.
+    """
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -28,73 +33,37 @@ class _Mean:
 
     def add(self, x: torch.Tensor) -> None:
         """Count the tokens of `x`, shape `(..., width)`, any float dtype."""
-        rows = self._rows(x)  # (t, width)
+        if x.shape[-1] != self.width:
+            raise Refusal(f"inputs of width {self.width} are expected here; {tuple(x.shape)} arrived.")
+        rows = x.detach().reshape(-1, self.width)  # (t, width)
         for chunk in rows.split(CHUNK_TOKENS):
             exact = chunk if chunk.dtype == torch.float64 else chunk.to(torch.float32)
-            self._sum = self._sum.to(x.device) + self._product(exact).to(torch.float64)
+            self._sum = self._sum.to(x.device) + (exact.T @ exact).to(torch.float64)
         self.tokens += rows.shape[0]
 
-    def merge(self, other: Self) -> None:
+    def merge(self, other: MeanGram) -> None:
         """Count the tokens that another one counted."""
         if other.width != self.width:
-            raise Refusal(f"means of one input can be merged; their widths are {self.width} and {other.width}.")
+            raise Refusal(f"Grams of one input can be merged; their widths are {self.width} and {other.width}.")
         self._sum = self._sum + other._sum.to(self._sum.device)
         self.tokens += other.tokens
 
     def value(self) -> np.ndarray:
-        """The mean over tokens, float64."""
+        """The mean `(width, width)` in float64, exactly symmetric."""
         if not self.tokens:
             raise Refusal("a mean needs at least one token; none arrived. Was the block run while it was watched?")
-        return self._sum.cpu().numpy() / self.tokens
-
-    def _rows(self, x: torch.Tensor) -> torch.Tensor:
-        if x.shape[-1] != self.width:
-            raise Refusal(f"inputs of width {self.width} are expected here; {tuple(x.shape)} arrived.")
-        return x.detach().reshape(-1, self.width)
-
-    def _product(self, chunk: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
-
-
-class MeanGram(_Mean):
-    """Mean of `x x^T` over tokens; `value()` is `(width, width)` and exactly symmetric.
-
-    Parameters
-    ----------
-    width : int
-        Number of input features.
-    """
-
-    def value(self) -> np.ndarray:
-        """The mean Gram, float64, exactly symmetric."""
-        mean = super().value()
+        mean = self._sum.cpu().numpy() / self.tokens
         return (mean + mean.T) / 2
-
-    def _product(self, chunk: torch.Tensor) -> torch.Tensor:
-        return chunk.T @ chunk
-
-
-class MeanNorms(_Mean):
-    """Mean of `x^2` over tokens; `value()` is `(width,)`: the diagonal of the mean Gram.
-
-    Parameters
-    ----------
-    width : int
-        Number of input features.
-    """
-
-    def _product(self, chunk: torch.Tensor) -> torch.Tensor:
-        return chunk.square().sum(dim=0)
 
 
 @contextmanager
-def watching(block: nn.Module, means: Mapping[str, _Mean]) -> Iterator[None]:
-    """Feed the inputs of named modules of a block to means, while the block runs inside the `with`.
+def watching(block: nn.Module, means: Mapping[str, MeanGram]) -> Iterator[None]:
+    """Feed the inputs of named modules of a block to Grams, while the block runs inside the `with`.
 
     Parameters
     ----------
     block : torch.nn.Module
-    means : mapping of str to MeanGram or MeanNorms
+    means : mapping of str to MeanGram
         Keyed by module path relative to the block.
     """
     with ExitStack() as hooks:
@@ -104,7 +73,7 @@ def watching(block: nn.Module, means: Mapping[str, _Mean]) -> Iterator[None]:
         yield
 
 
-def _feeding(mean: _Mean):
+def _feeding(mean: MeanGram):
     def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         mean.add(inputs[0])
 

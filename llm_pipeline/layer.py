@@ -23,7 +23,7 @@ from solvers.methods import Method
 from solvers.problem import Gram, LayerProblem
 from solvers.refusal import Refusal
 from solvers.solution import Trace
-from solvers.sparsity import Target
+from solvers.sparsity import Sparsity, Target
 from theory_checks import Certificate, certify, certify_saved
 
 
@@ -89,7 +89,16 @@ def prune_layer(
 def judge(method: Method, layer: Layer, refine: str) -> list[Certificate]:
     """Every claim about how the layer was solved, and about the weights as they are saved."""
     saved = layer.saved.to(torch.float64).numpy()
-    return certify(method, layer.run, refine) + certify_saved(layer.run.problem, layer.run.sparsity, saved)
+    return certify(method, layer.run, refine) + judge_saved(method, layer.run.problem, layer.run.sparsity, saved)
+
+
+def judge_saved(method: Method, problem: LayerProblem, sparsity: Sparsity, saved: np.ndarray) -> list[Certificate]:
+    """The claims about the weights in the file; the null method owes no pattern, so they say nothing about it."""
+    certificates = certify_saved(problem, sparsity, saved)
+    if method.prunes:
+        return certificates
+    reason = "the null method removes nothing"
+    return [Certificate(c.name, c.claim, c.where, 0.0, 0.0, applies=reason) for c in certificates]
 
 
 def describe(layer: Layer, refine: str) -> dict[str, Any]:

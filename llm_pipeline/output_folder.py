@@ -128,6 +128,10 @@ class OutputFolder:
                 f"the disk of {self.out.parent} filled up while writing; nothing was kept. "
                 "Free some space, or choose an --out on another disk."
             ) from error
+        if isinstance(error, OSError):
+            raise Refusal(
+                f"{self.out} could not be written ({error}); nothing was kept. Choose another --out."
+            ) from error
 
 
 def _require_same(name: str, entry: Entry, tensor: torch.Tensor) -> None:

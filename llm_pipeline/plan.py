@@ -100,4 +100,4 @@ def _table(name: str, values: dict[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     """A TOML value; JSON's strings, booleans and numbers are TOML's."""
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -18,7 +18,7 @@ from llm_pipeline import plan as plans
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.calibration import Tokens
 from llm_pipeline.card import model_card
-from llm_pipeline.checkpoint import Checkpoint
+from llm_pipeline.checkpoint import Checkpoint, require_finite
 from llm_pipeline.evaluate import Perplexity, perplexity
 from llm_pipeline.journal import Journal
 from llm_pipeline.layer import judge, measure, prune_layer
@@ -76,6 +76,8 @@ def prune(
     with journal.stage("read"):
         walk = BlockWalk(source, plan.device, dtype=DTYPES[plan.dtype])
         require_possible(walk, method, plan.method.name, target)
+        for name in source.names:
+            require_finite(name, source.read(name))
     with OutputFolder(source, out) as folder:
         folder.write_text(plans.FILE, plan.to_toml())
         _prune_blocks(plan, walk, method, target, tokens, folder, journal, progress)

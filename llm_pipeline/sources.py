@@ -12,6 +12,7 @@ from llm_pipeline.bundled import text as embedded
 from llm_pipeline.calibration import Tokens, calibration_tokens, parse_calibration
 from llm_pipeline.checkpoint import Checkpoint, file_sha256
 from llm_pipeline.documents import Text
+from llm_pipeline.families import family_of
 from llm_pipeline.llama2c import import_llama2c
 from llm_pipeline.token_stream import load_tokenizer
 from solvers.refusal import Refusal
@@ -25,7 +26,9 @@ def model(name: str | None) -> Checkpoint:
     if name in (None, EMBEDDED):
         return Checkpoint.open(bundled.MODEL)
     assert name is not None
-    return Checkpoint.open(_imported(Path(name)) if Path(name).suffix == ".bin" else name)
+    found = Checkpoint.open(_imported(Path(name)) if Path(name).suffix == ".bin" else name)
+    family_of(found.config)
+    return found
 
 
 def _imported(path: Path) -> Path:
@@ -39,7 +42,10 @@ def _imported(path: Path) -> Path:
 
 def display_name(name: str | None, checkpoint: Checkpoint) -> str:
     """What a model is called on pages: never a path."""
-    return EMBEDDED if name in (None, EMBEDDED) else Path(name).stem if name else checkpoint.path.name
+    if name in (None, EMBEDDED):
+        return EMBEDDED
+    assert name is not None
+    return Path(name).resolve().name.removesuffix(".bin")
 
 
 def calibration(name: str | None, checkpoint: Checkpoint, seed: int) -> Tokens:
@@ -50,6 +56,8 @@ def calibration(name: str | None, checkpoint: Checkpoint, seed: int) -> Tokens:
             "Use text the model was trained on, for example c4.jsonl:128x2048."
         )
     path, sequences, length = parse_calibration(name or EMBEDDED)
+    if seed < 0:
+        raise Refusal(f"--seed must be a whole number of at least 0; got {seed}.")
     source = Text.of(embedded.training_text(), EMBEDDED) if str(path) == EMBEDDED else _file(path)
     given_ids = isinstance(source, Path) and source.suffix == ".npy"
     longest = checkpoint.config.max_position_embeddings
@@ -57,7 +65,7 @@ def calibration(name: str | None, checkpoint: Checkpoint, seed: int) -> Tokens:
         raise Refusal(
             f"the model has {longest} positions; sequences of {length} tokens do not fit. Use :{sequences}x{longest}."
         )
-    return calibration_tokens(
+    tokens = calibration_tokens(
         source,
         None if given_ids else load_tokenizer(checkpoint.path),
         n=sequences or (None if given_ids else SEQUENCES),
@@ -65,6 +73,9 @@ def calibration(name: str | None, checkpoint: Checkpoint, seed: int) -> Tokens:
         seed=seed,
         vocab_size=checkpoint.config.vocab_size,
     )
+    if tokens.ids.shape[1] > longest:
+        raise Refusal(f"the model has {longest} positions; the sequences of {path.name} have {tokens.ids.shape[1]}.")
+    return tokens
 
 
 def evaluation_text(name: str | None, checkpoint: Checkpoint) -> Text | Path | None:
@@ -90,7 +101,7 @@ def device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=name)
+        torch.ones(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
         raise Refusal(f"--device {name} cannot be used here ({error}). Use auto or cpu.") from error
     return name

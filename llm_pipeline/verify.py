@@ -18,13 +18,13 @@ from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.calibration import Tokens
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.journal import certificate_line
-from llm_pipeline.layer import dense_weight, digest, measure
+from llm_pipeline.layer import dense_weight, digest, judge_saved, measure
 from llm_pipeline.plan import Plan
 from llm_pipeline.prune import Progress, silent
 from llm_pipeline.sources import DTYPES
 from solvers.problem import Gram, LayerProblem
 from solvers.refusal import Refusal
-from theory_checks import Certificate, allowance, certify_saved
+from theory_checks import Certificate, allowance
 
 SOURCE = "the run's own record"
 
@@ -39,7 +39,8 @@ def verify(
         raise Refusal(f"{folder} and its source hold different tensors: {', '.join(sorted(names)[:5])}. Prune again.")
     recorded = read_layers(folder)
     walk = BlockWalk(pruned, plan.device, dtype=DTYPES[plan.dtype])
-    lines = [certificate_line(name, c) for name, c in _untouched(pruned, source, set(recorded))]
+    layers = {walk.weight_name(i, reader) for i in range(len(walk)) for reader in walk.family.readers}
+    lines = [certificate_line(name, c) for name, c in _untouched(pruned, source, layers)]
     with torch.inference_mode():
         for name, certificate in _layers(walk, plan, source, tokens, recorded, progress):
             lines.append(certificate_line(name, certificate))
@@ -87,15 +88,14 @@ def _layer(
         Certificate("identity", claim, SOURCE, float(digest(stored) != row["sha256"]), 0.0),
         Certificate("objective-recomputed", again, SOURCE, abs(f - row["objective"]), 0.0, reach),
     ]
-    counted = certify_saved(problem.normalised(plan.mu), budget, saved)
-    return checks + [c for c in counted if c.name != "exact-count" or plan.method.name != "dense"]
+    return checks + judge_saved(solvers.find(plan.method.name), problem.normalised(plan.mu), budget, saved)
 
 
 def read_layers(folder: Path) -> dict[str, Any]:
     """layers.jsonl by layer name."""
     try:
         rows = [json.loads(line) for line in (folder / "layers.jsonl").read_text(encoding="utf-8").splitlines()]
-        return {row["layer"]: row for row in rows}
+        return {row["layer"]: {"sha256": str(row["sha256"]), "objective": float(row["objective"])} for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Refusal(
             f"a run folder holds a readable layers.jsonl; {folder} does not ({type(error).__name__}: {error}). "

@@ -19,7 +19,11 @@ DESCENT = frozenset({"rows", "scale", "identity", "descends"})
 
 METHODS: dict[str, Method] = {
     "dense": Method(
-        magnitude.dense, "none", "the null method", promises=frozenset({"exact", "rows", "inputs", "scale"})
+        magnitude.dense,
+        "none",
+        "the null method",
+        prunes=False,
+        promises=frozenset({"exact", "rows", "inputs", "scale"}),
     ),
     "magnitude": Method(magnitude.magnitude, "none", "Han et al. 2015", promises=ONE_SHOT),
     "wanda": Method(wanda.wanda, "norms", "Sun et al. 2024", promises=ONE_SHOT),

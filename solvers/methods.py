@@ -27,6 +27,7 @@ class Method:
     patterns : the budgets it can meet
     penalties : whether it also takes an L0 or L1 penalty
     normalised : whether it runs on the unit-diagonal Gram with ridge mu
+    prunes : False for the null method, which owes no pattern
     promises : contract clauses that hold for it (theory_checks/contract.py)
     gpu : its fast twin, where a measurement asked for one
     """
@@ -37,6 +38,7 @@ class Method:
     patterns: tuple[type[Budget], ...] = (KeepPerRow, KeepPerLayer, KeepNofM)
     penalties: bool = False
     normalised: bool = False
+    prunes: bool = True
     promises: frozenset[str] = field(default_factory=frozenset)
     gpu: Solver | None = None
 

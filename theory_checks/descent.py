@@ -149,7 +149,7 @@ def _no_stage(problem: LayerProblem, trace: Trace | None, strict: bool = False) 
         return "the method takes no steps"
     product = trace.step * problem.lipschitz
     if product > 1 or (strict and product == 1):
-        return f"step * L = {product:.3g} > 1"
+        return f"step * L = {product:.3g} {'>=' if strict else '>'} 1"
     return "" if _inside_stage(trace).any() else "the sparsity changed in every iteration"
 
 

@@ -125,6 +125,15 @@ def _by_square(problem: LayerProblem, budget: Budget) -> Any:
     return solvers.Solution(np.where(kept, problem.W0, 0.0))
 
 
+def _neighbours(problem: LayerProblem, budget: Budget) -> Any:
+    kept = budget.mask(np.abs(problem.W0) * np.roll(problem.norms, 1))
+    return solvers.Solution(np.where(kept, problem.W0, 0.0))
+
+
+def _by_chance(scores: Any, keep: int) -> Any:
+    return _largest(scores * (1 + np.random.default_rng().random(scores.shape) / 2), keep)
+
+
 def _table(name: str, run: Any) -> Patch:
     return Patch(solvers, "METHODS", {**solvers.METHODS, name: replace(solvers.METHODS[name], run=run)})
 
@@ -141,7 +150,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant(
         "maiht: the step is 1.9/L, reported as 0.95/L",
         Patch(maiht, "step", _doubled(_maiht_step)),
-        by=("safeguarded-step",),
+        by=("safeguarded-step", "sufficient-decrease", "residual-rate"),
     ),
     _mutant("maiht: safety = 1.9 by default", _defaults(maiht.maiht, safety=1.9), by=("step-size",)),
     _mutant(
@@ -152,7 +161,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant(
         "L0: threshold lam s, without the root",
         Patch(L0, "prox", lambda self, Z, s: np.where(np.abs(Z) > self.lam * s, Z, 0.0)),
-        by=("prox-minimises", "fixed-point"),
+        by=("prox-minimises", "fixed-point", "scale"),
     ),
     _mutant(
         "L0: threshold sqrt(lam s), without the 2",
@@ -166,20 +175,31 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     _mutant("budget: a threshold instead of a count", Patch(sparsity, "largest", _threshold), by=("exact-count",)),
     _mutant(
-        "budget: keeps one more", Patch(sparsity, "largest", lambda a, keep: _largest(a, keep + 1)), by=("exact-count",)
+        "budget: keeps one more",
+        Patch(sparsity, "largest", lambda a, keep: _largest(a, keep + 1)),
+        by=("exact-count", "pattern", "keep_nothing"),
     ),
     _mutant(
         "budget: ranks by value, not by magnitude",
         Patch(Budget, "prox", lambda self, Z, s=1.0: np.where(self.mask(Z), Z, 0.0)),
         by=("prox-minimises",),
     ),
-    _mutant("n:m: windows along the outputs", Patch(KeepNofM, "mask", _wrong_axis), by=("exact-count", "pattern")),
+    _mutant("budget: chosen by chance", Patch(sparsity, "largest", _by_chance), by=("deterministic",)),
+    _mutant(
+        "n:m: windows along the outputs", Patch(KeepNofM, "mask", _wrong_axis), by=("exact-count", "pattern", "rows")
+    ),
     _mutant("schedule: ends before the budget is reached", Patch(maiht, "cubic", _too_early), by=("exact-count",)),
     _mutant(
         "problem: the Gram counts twice in the gradient",
         Patch(LayerProblem, "grad", lambda self, W: 2 * (W - self.W0) @ self.H),
         by=("token-form",),
     ),
+    _mutant(
+        "problem: the gradient has the wrong sign",
+        Patch(LayerProblem, "grad", lambda self, W: (self.W0 - W) @ self.H),
+        by=("token-form", "descends"),
+    ),
+    _mutant("problem: NaN is let in", Patch(LayerProblem, "__post_init__", lambda self: None), by=("refuses",)),
     _mutant("problem: the expanded quadratic", Patch(LayerProblem, "value", _expanded), by=("token-form",)),
     _mutant(
         "problem: no half in the objective",
@@ -206,6 +226,7 @@ MUTANTS: tuple[Mutant, ...] = (
         Patch(refine, "least_squares_pcg", _unrefined),
         by=("masked-least-squares",),
     ),
+    _mutant("wanda: norms of the neighbouring inputs", _table("wanda", _neighbours), by=("inputs", "diagonal_gram")),
     _mutant("wanda: mean squares instead of norms", _table("wanda", _by_square), by=("diagonal_gram",)),
     _mutant(
         "door: one-shot weights come back through the scaling",

@@ -10,7 +10,7 @@ import torch
 
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.checkpoint import Checkpoint
-from llm_pipeline.gram import CHUNK_TOKENS, MeanGram, MeanNorms, watching
+from llm_pipeline.gram import CHUNK_TOKENS, MeanGram, watching
 from solvers.refusal import Refusal
 
 RNG = np.random.default_rng(11)
@@ -25,13 +25,11 @@ def exact_gram(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_small_integers_give_the_exact_mean(dtype: torch.dtype) -> None:
-    gram, norms = MeanGram(6), MeanNorms(6)
+    gram = MeanGram(6)
     for part in torch.as_tensor(INTEGERS).to(dtype):
         gram.add(part)
-        norms.add(part)
-    assert gram.tokens == norms.tokens == INTEGERS.shape[0] * INTEGERS.shape[1]
+    assert gram.tokens == INTEGERS.shape[0] * INTEGERS.shape[1]
     np.testing.assert_array_equal(gram.value(), exact_gram(INTEGERS))
-    np.testing.assert_array_equal(norms.value(), np.diag(exact_gram(INTEGERS)))
     assert gram.value().dtype == np.float64
 
 
@@ -70,14 +68,13 @@ def test_chunking_moves_the_result_by_no_more_than_the_rounding_of_float32() -> 
 
 
 def test_merged_means_count_all_tokens() -> None:
-    for kind in (MeanGram, MeanNorms):
-        first, second, both = kind(6), kind(6), kind(6)
-        first.add(torch.as_tensor(INTEGERS[0]).float())
-        second.add(torch.as_tensor(INTEGERS[1:]).float())
-        both.add(torch.as_tensor(INTEGERS).float())
-        first.merge(second)
-        assert first.tokens == both.tokens
-        np.testing.assert_array_equal(first.value(), both.value())
+    first, second, both = MeanGram(6), MeanGram(6), MeanGram(6)
+    first.add(torch.as_tensor(INTEGERS[0]).float())
+    second.add(torch.as_tensor(INTEGERS[1:]).float())
+    both.add(torch.as_tensor(INTEGERS).float())
+    first.merge(second)
+    assert first.tokens == both.tokens
+    np.testing.assert_array_equal(first.value(), both.value())
 
 
 def test_what_cannot_be_a_mean_is_refused() -> None:
@@ -92,7 +89,7 @@ def test_what_cannot_be_a_mean_is_refused() -> None:
 def test_a_watched_block_shows_the_inputs_of_its_readers(tiny: Path) -> None:
     walk = BlockWalk(Checkpoint.open(tiny), "cpu")
     block, hidden = walk.load(0), walk.embed(RNG.integers(0, 97, size=(3, 11)))
-    gram, middle = MeanGram(32), MeanNorms(40)
+    gram, middle = MeanGram(32), MeanGram(40)
     with watching(block, {"self_attn.q_proj": gram, "mlp.down_proj": middle}):
         walk.forward(block, 0, hidden, batch=2)
     walk.forward(block, 0, hidden)

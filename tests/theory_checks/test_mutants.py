@@ -1,0 +1,35 @@
+"""Every planted defect is noticed by the checks that are named for it, and every check notices one."""
+
+import pytest
+
+import solvers
+from theory_checks.claims import CLAIMS
+from theory_checks.contract import CONTRACT
+from theory_checks.mutants import MUTANTS, Mutant, kills
+
+PAIRS = [(mutant, check) for mutant in MUTANTS for check in mutant.killed_by]
+
+
+@pytest.mark.parametrize(("mutant", "check"), PAIRS, ids=[f"{m.name} / {check}" for m, check in PAIRS])
+def test_a_planted_defect_is_killed_by_its_named_check(mutant, check):
+    assert kills(mutant, [check], 60)[check]
+
+
+def test_every_defect_has_a_killer_and_every_check_has_a_victim():
+    assert all(mutant.killed_by for mutant in MUTANTS)
+    assert {check for mutant in MUTANTS for check in mutant.killed_by} == {*CLAIMS, *CONTRACT}
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_nothing_is_noticed_where_nothing_is_planted_even_after_a_defect():
+    kills(MUTANTS[0], CLAIMS, 3)
+    kills(MUTANTS[0], CONTRACT, 0)
+    assert not any(kills(Mutant("healthy", (), ()), [*CLAIMS, *CONTRACT], 8).values())
+
+
+def test_a_defect_is_removed_again():
+    before = solvers.METHODS, solvers.maiht.step, solvers.LayerProblem.value
+    for mutant in MUTANTS:
+        with mutant.planted():
+            pass
+    assert before == (solvers.METHODS, solvers.maiht.step, solvers.LayerProblem.value)
