@@ -71,7 +71,7 @@ def stages(levels: Sequence[Any]) -> list[int]:
 
 def short(layer: str) -> str:
     """``model.layers.0.self_attn.q_proj`` as ``0 q_proj``."""
-    parts = layer.split(".")
+    parts = layer.removesuffix(".weight").split(".")
     return " ".join([*[part for part in parts if part.isdigit()][:1], parts[-1]])
 
 
@@ -86,7 +86,7 @@ def errors(runs: Sequence[Run], site: str) -> dict[str, list[tuple[float, float]
     for run in runs:
         for row in run.layers:
             if row["site"] == site and row["relative_error"] is not None:
-                name = run.label if len(runs) > 1 else row["layer"].split(".")[-1]
+                name = run.label if len(runs) > 1 else row["layer"].removesuffix(".weight").split(".")[-1]
                 series.setdefault(name, []).append((row["block"], row["relative_error"]))
     return series
 

@@ -86,13 +86,17 @@ class Budget:
 
     keep: int
 
-    def mask(self, scores: Array) -> Mask:
-        """The pattern that keeps the largest scores, with the exact count."""
-        raise TypeError(f"{type(self).__name__} does not say which entries it keeps")
+    def windows(self, A: Array) -> Array:
+        """A as (windows, width): every row is one window in which exactly `keep` entries stay."""
+        raise TypeError(f"{type(self).__name__} does not say in which windows it keeps")
 
     def most(self, shape: tuple[int, int]) -> int:
         """The `keep` that removes nothing from a layer of this shape."""
         raise TypeError(f"{type(self).__name__} does not say how much it could keep")
+
+    def mask(self, scores: Array) -> Mask:
+        """The pattern that keeps the largest scores, with the exact count."""
+        return largest(self.windows(scores), self.keep).reshape(scores.shape)
 
     def prox(self, Z: Array, s: float = 1.0) -> Array:
         """The nearest point of the pattern: the largest magnitudes stay, the rest becomes +0.0."""
@@ -105,8 +109,8 @@ class Budget:
         return int(np.count_nonzero(W))
 
     def allows(self, W: Array) -> bool:
-        """Whether W obeys the pattern: no nonzero lies outside its own best mask."""
-        return not np.any(W[~self.mask(np.abs(W))])
+        """Whether no window holds more nonzeros than it may."""
+        return bool((np.count_nonzero(self.windows(W), axis=1) <= self.keep).all())
 
     @property
     def level(self) -> float:
@@ -117,8 +121,8 @@ class Budget:
 class KeepPerRow(Budget):
     """Exactly `keep` inputs stay in every output row."""
 
-    def mask(self, scores: Array) -> Mask:
-        return largest(scores, self.keep)
+    def windows(self, A: Array) -> Array:
+        return A
 
     def most(self, shape: tuple[int, int]) -> int:
         return shape[1]
@@ -128,8 +132,8 @@ class KeepPerRow(Budget):
 class KeepPerLayer(Budget):
     """Exactly `keep` entries stay in the whole matrix."""
 
-    def mask(self, scores: Array) -> Mask:
-        return largest(scores.reshape(-1), self.keep).reshape(scores.shape)
+    def windows(self, A: Array) -> Array:
+        return A.reshape(1, -1)
 
     def most(self, shape: tuple[int, int]) -> int:
         return shape[0] * shape[1]
@@ -141,14 +145,13 @@ class KeepNofM(Budget):
 
     of: int
 
-    def mask(self, scores: Array) -> Mask:
-        rows, inputs = scores.shape
-        if self.of < 1 or inputs % self.of:
+    def windows(self, A: Array) -> Array:
+        if self.of < 1 or A.shape[1] % self.of:
             raise Refusal(
-                f"{self.keep}:{self.of} needs an input dimension divisible by {self.of}; this layer has {inputs}. "
+                f"{self.keep}:{self.of} needs an input dimension divisible by {self.of}; this layer has {A.shape[1]}. "
                 "Usually the model was cut structurally before. Padding is not supported; use 50% (per row)."
             )
-        return largest(scores.reshape(rows, -1, self.of), self.keep).reshape(rows, inputs)
+        return A.reshape(-1, self.of)
 
     def most(self, shape: tuple[int, int]) -> int:
         return self.of
@@ -160,13 +163,16 @@ class KeepGroups(Budget):
 
     groups: tuple[int, ...]
 
-    def mask(self, scores: Array) -> Mask:
-        weight = np.bincount(self.groups, weights=np.square(scores).sum(axis=0)).astype(np.float64)
-        kept = largest(weight, self.keep)[np.asarray(self.groups)]
-        return np.broadcast_to(kept, scores.shape).copy()
+    def windows(self, A: Array) -> Array:
+        squares = np.bincount(self.groups, weights=np.square(A).sum(axis=0))
+        return squares.astype(np.float64)[None, :]
 
     def most(self, shape: tuple[int, int]) -> int:
         return max(self.groups) + 1
+
+    def mask(self, scores: Array) -> Mask:
+        kept = largest(self.windows(scores), self.keep)[0, list(self.groups)]
+        return np.broadcast_to(kept, scores.shape).copy()
 
 
 Sparsity = L0 | L1 | Budget
@@ -184,7 +190,7 @@ class Target:
     def on(self, shape: tuple[int, int]) -> Budget:
         """The exact budget on a layer (out, in): floor(share * size) entries are removed."""
         if self.pattern is not None:
-            self.pattern.mask(np.zeros((1, shape[1])))
+            self.pattern.windows(np.zeros((1, shape[1])))
             return self.pattern
         assert self.share is not None
         size = shape[1] if self.scope == "row" else shape[0] * shape[1]
