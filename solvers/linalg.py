@@ -34,7 +34,7 @@ def lambda_max_bound(H: Array) -> float:
 
     A Lanczos value theta only ever approaches lambda_max from below. So c = theta (1 + 1e-3) is *tried*: if the
     Cholesky factorisation of c I - H completes in floating point, then lambda_max(H) <= c + g tr(c I - H) with
-    g = (n + 1) u / (1 - (n + 1) u) [Rump 2006, Verification of positive definiteness, Thm 2.3]; the second term
+    g = (n + 1) u / (1 - (n + 1) u) [Rump 2006, Verification of positive definiteness, sec. 2]; the second term
     also covers the rounding of the diagonal. A margin that fails grows tenfold; min(trace, row sum) ends it.
     Never zero, so that a step 1/L exists.
     """

@@ -21,12 +21,11 @@ def certify(method: Method, run: Run, refine: str) -> list[Certificate]:
     certificates = [
         sufficient_decrease(problem, sparsity, found),
         safeguard(problem, sparsity, found),
-        objective_recomputed(problem, sparsity, found),
         residual_rate(problem, sparsity, found),
         fixed_point(problem, sparsity, found),
     ]
     if "descends" in method.promises:
-        certificates.append(step_size(problem, found))
+        certificates += [step_size(problem, found), objective_recomputed(problem, sparsity, found)]
     if refine != "none":
         certificates.append(refinement_descends(problem, found.weight, run.refined))
     if refine == "exact":

@@ -88,7 +88,7 @@ def safeguard(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> 
     """F(x_{t+1}) <= F(v_{t+1}) in every iteration, inside and across stages.
 
     Assumptions: an iterative run; no step-size condition. Measured: the worst difference over the run. Where:
-    Li, Lin 2015, eq. (11), here (5) of `maiht`. Tight whenever the plain step is taken.
+    Li, Lin 2015, Alg. 1, here (5) of `maiht`. Tight whenever the plain step is taken.
     """
     name, claim = "safeguard", "F(x_{t+1}) <= F(v_{t+1}) for every t"
     if solution.trace is None:

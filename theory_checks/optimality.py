@@ -51,10 +51,10 @@ def lower_bound(problem: LayerProblem, sparsity: Sparsity, W: Array) -> Certific
 def lipschitz_bound(problem: LayerProblem) -> Certificate:
     """lambda_max(H) <= L, the bound from which every step size comes.
 
-    Assumptions: at most 512 inputs (a full eigendecomposition is the other side). Where: Rump 2006, Thm 2.3.
+    Assumptions: at most 512 inputs (a full eigendecomposition is the other side). Where: Rump 2006, sec. 2.
     """
     n = len(problem.H)
-    name, claim, where = "lipschitz-bound", "lambda_max(H) <= the L behind every step size", "Rump 2006, Thm 2.3"
+    name, claim, where = "lipschitz-bound", "lambda_max(H) <= the L behind every step size", "Rump 2006, sec. 2"
     if n > 512:
         return Certificate(name, claim, where, 0.0, 0.0, applies=f"inputs = {n} > 512")
     top = float(np.linalg.eigvalsh(problem.H)[-1])
