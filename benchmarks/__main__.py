@@ -57,9 +57,9 @@ def run(
         if name not in BENCHMARKS:
             raise Refusal(f"unknown benchmark '{name}'.{near(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}.")
         options = {"model": model, "calibration": calibration, "text": text, "length": length, "protocol": protocol}
-        chosen = {"methods": tuple(methods.split(",")), "sparsities": tuple(sparsities.split(","))}
+        chosen = {"methods": _words(methods), "sparsities": _words(sparsities)}
         records = _measure(name, out, refine=refine, seed=seed, **options, **chosen)
-    except Refusal as refusal:
+    except (Refusal, OSError) as refusal:
         log.print(Text.assemble(("error:", "bold red"), f" {refusal}"), soft_wrap=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
@@ -71,13 +71,16 @@ def run(
         _print(name, records, out)
 
 
+def _words(typed: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.strip() for word in typed.split(",")))
+
+
 def _measure(name: str, out: Path, **options: Any) -> list[dict[str, Any]]:
     from benchmarks.commands import run_commands
-    from benchmarks.llm import compare, forget
+    from benchmarks.llm import compare
     from benchmarks.records import append
 
-    if name == "demo":
-        forget(out, options["methods"], options["sparsities"])
+    options["fresh"] = name == "demo"
     records = []
     with progress_bar() as progress:
         for record in run_commands(progress) if name == "commands" else compare(out, progress=progress, **options):

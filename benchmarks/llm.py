@@ -31,6 +31,7 @@ def compare(
     length: int | None = None,
     protocol: str = "windows",
     seed: int = 0,
+    fresh: bool = False,
     progress: Say = lambda done, of, what: None,
 ) -> Iterator[Record]:
     """Prune, evaluate and compare; a run folder each below `out`, records as they come.
@@ -53,6 +54,9 @@ def compare(
     jobs = {(s, m): assemble.variant(first, m, s) for s, m in product(sparsities, methods)}
     if first.text is None:
         raise Refusal("a comparison needs --text FILE to evaluate on; only the embedded model brings its text.")
+    if fresh:
+        forget(out, methods, sparsities)
+    _require_room(out, methods, sparsities)
     options = {"device": first.plan.device, "dtype": DTYPES[first.plan.dtype]}
     dense = perplexity(first.source.path, first.text, progress=lambda d, n: progress(d, n, "dense"), **options)
     yield make_record("perplexity", **_facts(first, "dense", "0%", dense))
@@ -78,6 +82,13 @@ def compare(
 def run_folder(out: Path, method: str, sparsity: str) -> Path:
     """Where a run of the comparison lies: OUT/maiht-50, OUT/wanda-2of4."""
     return out / f"{method}-{sparsity.replace('%', '').replace(':', 'of').replace('/', '-')}"
+
+
+def _require_room(out: Path, methods: tuple[str, ...], sparsities: tuple[str, ...]) -> None:
+    folders = (run_folder(out, method, sparsity) for sparsity, method in product(sparsities, methods))
+    taken = [str(folder) for folder in folders if folder.exists()]
+    if taken:
+        raise Refusal(f"a comparison needs new folders; {', '.join(taken)} exist already. Choose another --out.")
 
 
 def forget(out: Path, methods: tuple[str, ...], sparsities: tuple[str, ...]) -> None:

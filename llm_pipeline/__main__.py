@@ -33,7 +33,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def guarded(*args: Any, **options: Any) -> None:
         try:
             function(*args, **options)
-        except Refusal as refusal:
+        except (Refusal, OSError) as refusal:
             log.print(Text.assemble(("error:", "bold red"), f" {refusal}"), soft_wrap=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:

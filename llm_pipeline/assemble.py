@@ -83,6 +83,7 @@ def again(folder: Path) -> tuple[Plan, Checkpoint, Tokens]:
     if source.sha256() != plan.model.files:
         raise Refusal(f"the source model {plan.model.path} has changed since the run. Restore it, or prune again.")
     sources.device(plan.device)
+    sources.dtype(plan.dtype, source)
     shape = f"{plan.calibration.sequences}x{plan.calibration.length}"
     tokens = sources.calibration(f"{plan.calibration.path}:{shape}", source, plan.seed)
     if tokens.sha256 != plan.calibration.sha256:

@@ -13,6 +13,7 @@ from solvers.linalg import require_positive_semidefinite, symmetric
 from solvers.methods import Method
 from solvers.problem import LayerProblem
 from solvers.refine import refine as refined_on
+from solvers.refine import steps_of
 from solvers.refusal import Refusal
 from solvers.solution import Solution
 from solvers.sparsity import GRAMMAR, L0, L1, Array, Budget, Sparsity, Target, parse
@@ -107,6 +108,7 @@ def solve(
     target = parse(sparsity) if isinstance(sparsity, str) else sparsity
     budget = target.on(problem.shape) if isinstance(target, Target) else target
     chosen.require(method, budget)
+    steps_of(refine)
     _require_possible(budget, problem.shape)
     done = run(chosen, problem, budget, refine=refine, mu=mu, **chosen.read_options(method, options))
     return Solution(like(done.weight, weight), done.found.stop, done.found.trace)

@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
+
+from llm_pipeline import assemble
+from llm_pipeline.prune import prune
 
 transformers_logging.disable_progress_bar()
 
@@ -66,3 +70,22 @@ def save_tiny(tmp_path: Path) -> Callable[..., Path]:
 def tiny(save_tiny: Callable[..., Path]) -> Path:
     """Directory of a tiny random LLaMA in one float32 file."""
     return save_tiny("llama")
+
+
+@pytest.fixture
+def ids(tmp_path: Path) -> Path:
+    """Four sequences of 32 random token ids, as a `.npy` file."""
+    path = tmp_path / "ids.npy"
+    np.save(path, np.random.default_rng(3).integers(0, 97, size=(4, 32)))
+    return path
+
+
+@pytest.fixture
+def prune_to(ids: Path, tmp_path: Path) -> Callable[..., tuple[Path, dict[str, Any]]]:
+    """`prune_to(model, name, **options)` prunes on `ids`; returns the folder and the summary."""
+
+    def run(model: Path, name: str = "out", **options: Any) -> tuple[Path, dict[str, Any]]:
+        job = assemble.job(str(model), **{"calibration": str(ids), **options})
+        return tmp_path / name, prune(job.plan, job.source, job.tokens, tmp_path / name, text=job.text).summary
+
+    return run

@@ -17,6 +17,15 @@ WINDOWS = 30  # of 256 tokens: a second of work
 PROSE = "The quick brown fox jumps over the lazy dog and goes home to sleep until the next morning comes. " * 5
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _threads_of_the_recipe():
+    """The thread count of the record; two threads on a busy pair of cores wait for each other at every product."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(train.THREADS)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return AutoTokenizer.from_pretrained(MODEL)
@@ -167,7 +176,7 @@ def test_the_record_of_the_training_is_true_of_the_model(model, held_out):
     if train.fingerprint(text.documents()) != record["text_sha256"]:
         pytest.skip(f"recorded on the text of Python {record['python']}; this is {sys.version.split()[0]}")
     assert record["held_out_tokens"] == len(held_out)
-    # Thread counts and processors reorder float32 sums: some 1e-6 of a loss near 3, far below 1e-4.
+    # Another processor orders float32 sums differently: some 1e-6 of a loss near 3, far below 1e-4.
     assert train.perplexity(model, held_out) == pytest.approx(record["held_out_perplexity"], rel=1e-4)
 
 

@@ -62,7 +62,7 @@ def test_saved_weights_with_one_entry_too_many_fail():
     done = run(find("maiht"), case.problem, KeepPerRow(4))
     saved = done.weight.copy()
     saved[0, np.flatnonzero(saved[0] == 0)[0]] = 1.0
-    assert [c.outcome for c in certify_saved(done.problem, done.sparsity, saved)][0] == "fails"
+    assert certify_saved(done.problem, done.sparsity, saved)[0].outcome == "fails"
 
 
 def test_a_negative_zero_is_no_exact_count():

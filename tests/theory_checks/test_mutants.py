@@ -5,7 +5,7 @@ import pytest
 import solvers
 from theory_checks.claims import CLAIMS
 from theory_checks.contract import CONTRACT
-from theory_checks.mutants import MUTANTS, Mutant, kills
+from theory_checks.mutants import MUTANTS, Mutant, Patch, kills
 
 PAIRS = [(mutant, check) for mutant in MUTANTS for check in mutant.killed_by]
 
@@ -25,6 +25,15 @@ def test_nothing_is_noticed_where_nothing_is_planted_even_after_a_defect():
     kills(MUTANTS[0], CLAIMS, 3)
     kills(MUTANTS[0], CONTRACT, 0)
     assert not any(kills(Mutant("healthy", (), ()), [*CLAIMS, *CONTRACT], 8).values())
+
+
+def test_an_exception_in_a_mutated_computation_counts_as_noticed():
+    broken = Mutant("broken", (Patch(solvers.LayerProblem, "value", lambda self, W: 1 / 0),), ())
+    assert kills(broken, ["token-form", "first-step-is-wanda", "refuses"], 1) == {
+        "token-form": 1,
+        "first-step-is-wanda": 1,
+        "refuses": None,
+    }
 
 
 def test_a_defect_is_removed_again():
