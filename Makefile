@@ -1,6 +1,9 @@
 # Two commands set up everything on a fresh machine: `make demo` and `make test`. Needed: Python 3.11+, pip, make.
 PYTHON ?= python3
 BIN := .venv/bin
+# Idle threads sleep, see llm_pipeline/waiting.py; this also serves the tests.
+export OMP_WAIT_POLICY := PASSIVE
+export OPENBLAS_THREAD_TIMEOUT := 4
 
 .PHONY: venv demo test test-slow lint theory bench report gpu clean
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import llm_pipeline.waiting  # noqa: F401, I001 - before NumPy and torch start their threads
+
 import json
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -27,7 +30,7 @@ BENCHMARKS = {
 def list_benchmarks() -> None:
     """Say what can be measured."""
     for name, what in BENCHMARKS.items():
-        screen.print(f"{name:<8}{what}", soft_wrap=True)
+        screen.print(f"{name:<10}{what}", soft_wrap=True)
 
 
 @app.command()
@@ -100,8 +103,12 @@ def _print(name: str, records: list[dict[str, Any]], out: Path) -> None:
 
 def _table(records: list[dict[str, Any]]) -> Table:
     found = [record for record in records if record["benchmark"] == "perplexity"]
-    table = Table(title=f"{found[0]['model']}: {found[0]['protocol']} on {found[0]['text']}", title_justify="left")
-    for column in ("method", "sparsity", "perplexity", "relative layer error", "solve, s", "certificates"):
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"{found[0]['model']}: {found[0]['protocol']} on {found[0]['text']}",
+        title_justify="left",
+    )
+    for column in ("method", "sparsity", "perplexity", "layer error", "solve, s", "certificates"):
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for record in found:
         kept = record.get("certificates", {})

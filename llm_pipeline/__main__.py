@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import llm_pipeline.waiting  # noqa: F401, I001 - before NumPy and torch start their threads
+
 import json
 import sys
 from collections.abc import Callable, Iterator

@@ -15,6 +15,7 @@ from llm_pipeline.documents import Text
 from llm_pipeline.evaluate import Perplexity, perplexity
 from llm_pipeline.journal import versions
 from llm_pipeline.plan import CalibrationSource, MethodChoice, ModelSource, Plan
+from llm_pipeline.prune import require_possible
 from llm_pipeline.token_stream import load_tokenizer
 from solvers.methods import Method, near
 from solvers.refine import steps_of
@@ -52,6 +53,7 @@ def job(
     mu = _ridge(options.pop("mu", 0.1))
     options = {**chosen.options(), **chosen.read_options(method, options)}
     source = sources.model(model)
+    require_possible(source, chosen, method, target)
     place, number = sources.device(device), str(sources.dtype(dtype, source)).removeprefix("torch.")
     evaluated = evaluation_windows(sources.evaluation_text(text, source), source, length, protocol)
     tokens = sources.calibration(calibration, source, seed)
@@ -72,8 +74,9 @@ def job(
 
 def variant(job: Job, method: str, sparsity: str) -> Job:
     """The same model, texts and settings with another method and budget; hyper-parameters are the method's defaults."""
-    chosen = MethodChoice(method, solvers.find(method).options())
-    return job._replace(plan=replace(job.plan, method=chosen, sparsity=str(solvers.parse(sparsity))))
+    chosen, target = solvers.find(method), solvers.parse(sparsity)
+    require_possible(job.source, chosen, method, target)
+    return job._replace(plan=replace(job.plan, method=MethodChoice(method, chosen.options()), sparsity=str(target)))
 
 
 def again(folder: Path) -> tuple[Plan, Checkpoint, Tokens]:

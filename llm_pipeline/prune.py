@@ -20,6 +20,7 @@ from llm_pipeline.calibration import Tokens
 from llm_pipeline.card import model_card
 from llm_pipeline.checkpoint import Checkpoint, require_finite
 from llm_pipeline.evaluate import Perplexity, perplexity
+from llm_pipeline.families import family_of
 from llm_pipeline.journal import Journal
 from llm_pipeline.layer import judge, measure, prune_layer
 from llm_pipeline.output_folder import OutputFolder
@@ -75,7 +76,7 @@ def prune(
     method, target, journal = solvers.find(plan.method.name), solvers.parse(plan.sparsity), Journal(plan)
     with journal.stage("read"):
         walk = BlockWalk(source, plan.device, dtype=DTYPES[plan.dtype])
-        require_possible(walk, method, plan.method.name, target)
+        require_possible(source, method, plan.method.name, target)
         for name in source.names:
             require_finite(name, source.read(name))
     with OutputFolder(source, out) as folder:
@@ -136,9 +137,10 @@ def _evaluate(
     return before, after
 
 
-def require_possible(walk: BlockWalk, method: Method, name: str, target: Target) -> None:
+def require_possible(source: Checkpoint, method: Method, name: str, target: Target) -> None:
     """Refuse a budget that some layer cannot meet, before anything is computed or written."""
-    for i in range(len(walk)):
-        for reader in walk.family.readers:
-            rows, inputs = walk.checkpoint.shape(walk.weight_name(i, reader))
+    family = family_of(source.config)
+    for i in range(source.config.num_hidden_layers):
+        for reader in family.readers:
+            rows, inputs = source.shape(f"{family.blocks}.{i}.{reader}.weight")
             method.require(name, target.on((rows, inputs)))

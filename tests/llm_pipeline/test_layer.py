@@ -88,5 +88,3 @@ def test_a_gram_that_is_no_number_is_refused_by_block_and_site(tiny: Path) -> No
     hidden[1, 3] = float("nan")
     with pytest.raises(Refusal, match="block 1, attention input: the Gram holds NaN"):
         measure(walk, walk.load(1), 1, hidden, walk.family.sites[:1])
-
-

@@ -19,7 +19,17 @@ PLAN = Plan(
     sparsity="50%/layer",
     versions={"certified-pruning": "0.1.0", "python": "3.12"},
 )
-AWKWARD = ['say "no"', "C:\\new\\table", "naïve 漢字 🙂", "a\nb\tc\r", "# no comment", "'''", "[table]", "\x7f\x01\x1f", ""]
+AWKWARD = [
+    'say "no"',
+    "C:\\new\\table",
+    "naïve 漢字 🙂",
+    "a\nb\tc\r",
+    "# no comment",
+    "'''",
+    "[table]",
+    "\x7f\x01\x1f",
+    "",
+]
 
 
 def returned(plan: Plan, folder: Path) -> Plan:

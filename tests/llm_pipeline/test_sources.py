@@ -97,9 +97,9 @@ def test_only_the_embedded_model_brings_its_text(tiny: Path, tmp_path: Path) -> 
     embedded = sources.evaluation_text("embedded", other)
     assert isinstance(embedded, Text)
     assert embedded.source == "embedded, held out"
-    with pytest.raises(Refusal, match="--calibration .* is required for a model of your own"):
+    with pytest.raises(Refusal, match=r"--calibration .* is required for a model of your own"):
         sources.calibration(None, other, 0)
-    with pytest.raises(Refusal, match="there is no file .*absent.txt"):
+    with pytest.raises(Refusal, match=r"there is no file .*absent\.txt"):
         sources.evaluation_text(str(tmp_path / "absent.txt"), other)
 
 
