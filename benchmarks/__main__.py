@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import llm_pipeline.waiting  # noqa: F401, I001 - before NumPy and torch start their threads
-
 import json
 import sys
 from pathlib import Path
@@ -14,6 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+import llm_pipeline.waiting  # noqa: F401 - before NumPy and torch start their threads
 from llm_pipeline.__main__ import log, progress_bar, screen
 from solvers.methods import near
 from solvers.refusal import Refusal

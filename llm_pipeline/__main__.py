@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import llm_pipeline.waiting  # noqa: F401, I001 - before NumPy and torch start their threads
-
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+import llm_pipeline.waiting  # noqa: F401 - before NumPy and torch start their threads
 from solvers.refusal import Refusal
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
