@@ -47,7 +47,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def found(place: Path) -> list[dict[str, Any]]:
     """Records of the three methods on the embedded model, runs in `place/runs`."""
-    options = {"calibration": "embedded:16x128", "text": str(place / "text.txt"), "length": 128}
+    options = {"calibration": "embedded:8x128", "text": str(place / "text.txt"), "length": 128}
     made = list(compare(place / "runs", methods=METHODS, **options))
     for record in made:
         records.append(place / "runs" / "records.jsonl", record)
@@ -96,7 +96,7 @@ def one_document(module: str, *words: str, folder: Path) -> dict[str, Any]:
 
 
 def test_with_json_stdout_is_one_document_and_nothing_else(place: Path) -> None:
-    small = ("--calibration", "embedded:2x32")
+    small = ("--calibration", "text.txt:2x32")
     scored = ("--text", "text.txt", "--length", "128")
     assert one_document("llm_pipeline", "inspect", folder=place)["name"] == "embedded"
     made = one_document(

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 
 from solvers.methods import near
 from solvers.refusal import Refusal
@@ -22,7 +21,7 @@ from theory_checks.synthetic import Case, cases
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 log = Console(stderr=True)
-screen = Console()
+screen = Console(emoji=False)
 
 
 @app.command()
@@ -108,23 +107,22 @@ def _mutants(most: int, seed: int, as_json: bool) -> bool:
             json.dumps({"seed": seed, "examples": most, "killed_after": matrix, "survivors": survivors, "idle": idle})
         )
     else:
-        screen.print(_mutant_table(matrix, most))
-        screen.print(
-            f"survivors: {', '.join(survivors) or 'none'}",
-            f"checks that killed nothing: {', '.join(idle) or 'none'}",
-            sep="\n",
-        )
+        screen.print(f"{len(MUTANTS)} planted defects, {len(checks)} checks, up to {most} layers (seed {seed})")
+        for name, row in matrix.items():
+            screen.print(_verdict(name, row), soft_wrap=True, highlight=False)
+        screen.print(f"survivors: {', '.join(survivors) or 'none'}", soft_wrap=True, highlight=False)
+        screen.print(f"checks that noticed nothing: {', '.join(idle) or 'none'}", soft_wrap=True, highlight=False)
     return not survivors
 
 
-def _mutant_table(matrix: dict[str, dict[str, int | None]], most: int) -> Table:
-    table = Table(title=f"killed by (after how many of {most} layers)", title_justify="left")
-    table.add_column("planted defect")
-    table.add_column("killed by")
-    for name, row in matrix.items():
-        kills = [f"{check} ({n})" for check, n in row.items() if n]
-        table.add_row(name, ", ".join(kills) or "[red]survives[/]")
-    return table
+def _verdict(name: str, row: dict[str, int | None]) -> str:
+    """The check that noticed a defect first, and how many others did; the whole matrix is in --json."""
+    kills = {check: n for check, n in row.items() if n}
+    if not kills:
+        return f"{escape(name):<56}[bold red]survives[/]"
+    first = min(kills, key=lambda check: kills[check])
+    others = f" and {len(kills) - 1} more" if len(kills) > 1 else ""
+    return f"{escape(name):<56}{first} after {kills[first]}{others}"
 
 
 if __name__ == "__main__":
