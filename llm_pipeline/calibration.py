@@ -36,6 +36,8 @@ class Tokens:
         One sentence: how the sequences were taken.
     unit : str
         What a sequence is: windows of one stream, or documents.
+    cut : int or None
+        The length to which documents were cut.
     """
 
     ids: np.ndarray
@@ -44,6 +46,12 @@ class Tokens:
     tokenizer_sha256: str | None
     protocol: str
     unit: str = "windows"
+    cut: int | None = None
+
+    @property
+    def evaluation(self) -> str:
+        """Name of the protocol when these sequences are scored: windows-256, documents-512."""
+        return f"{self.unit}-{self.cut or self.ids.shape[1]}"
 
     @property
     def scored(self) -> np.ndarray:
@@ -130,7 +138,7 @@ def document_tokens(source: Path | Text, tokenizer: Any, *, length: int, vocab_s
     for row, document in zip(ids, documents, strict=True):
         row[: len(document)] = document
     how = f"documents, each encoded with special tokens and cut to {length} tokens"
-    tokens = Tokens(ids, text.source, text.sha256, tokenizer_sha256(tokenizer), how, unit="documents")
+    tokens = Tokens(ids, text.source, text.sha256, tokenizer_sha256(tokenizer), how, unit="documents", cut=length)
     return _below(vocab_size, tokens)
 
 

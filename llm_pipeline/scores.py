@@ -59,10 +59,10 @@ class Difference:
 
 def summary(tokens: Tokens, scores: np.ndarray) -> Perplexity:
     """Perplexity from the sums `(windows,)` over the scored tokens of each window, nats."""
-    windows, length = tokens.ids.shape
+    windows = len(tokens.ids)
     nll, interval = float(scores.sum() / tokens.scored.sum()), _interval(scores, tokens.scored)
     return Perplexity(
-        protocol=f"{tokens.unit}-{length}",
+        protocol=tokens.evaluation,
         text=tokens.source,
         text_sha256=tokens.sha256,
         tokenizer_sha256=tokens.tokenizer_sha256,

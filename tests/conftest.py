@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# isort: off
+import llm_pipeline.waiting  # noqa: F401 - before NumPy and torch start their threads
+
+# isort: on
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
