@@ -107,7 +107,7 @@ def _table(records: list[dict[str, Any]]) -> Table:
         title=f"{found[0]['model']}: {found[0]['protocol']} on {found[0]['text']}",
         title_justify="left",
     )
-    for column in ("method", "sparsity", "perplexity", "layer error", "solve, s", "certificates"):
+    for column in ("method", "sparsity", "perplexity", "layer error", "solve, s", "hold, fail"):
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for record in found:
         kept = record.get("certificates", {})
@@ -117,7 +117,7 @@ def _table(records: list[dict[str, Any]]) -> Table:
             f"{record['perplexity']:.3f}",
             f"{record['relative_error']:.4g}" if kept else "0",
             f"{record['seconds_solve']:.1f}" if kept else "",
-            f"{kept['holds']} hold, {kept['fails']} fail" if kept else "",
+            f"{kept['holds']}, {kept['fails']}" if kept else "",
         )
     return table
 
