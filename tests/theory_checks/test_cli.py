@@ -111,5 +111,5 @@ def test_a_survivor_exits_1_and_is_named(few, monkeypatch):
     done = _run("mutants", "--examples", "2")
     assert done.exit_code == 1
     assert "survivors: harmless" in done.stdout
-    assert "checks that killed nothing: token-form" in done.stdout
-    assert "normalisation (1)" in done.stdout
+    assert "checks that noticed nothing: token-form" in done.stdout
+    assert "normalisation after 1" in done.stdout
