@@ -10,10 +10,9 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.table import Table
-from rich.text import Text
 
 import llm_pipeline.waiting  # noqa: F401 - before NumPy and torch start their threads
-from llm_pipeline.__main__ import log, progress_bar, screen
+from llm_pipeline.__main__ import exit_codes, progress_bar, screen
 from solvers.methods import near
 from solvers.refusal import Refusal
 
@@ -55,18 +54,12 @@ def run(
 
     Example: python -m benchmarks run llm --model M --calibration train.txt:128x256 --text test.txt --sparsities 50%,60%
     """
-    try:
+    with exit_codes(interrupted="runs and records so far were kept"):
         if name not in BENCHMARKS:
             raise Refusal(f"unknown benchmark '{name}'.{near(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}.")
         options = {"model": model, "calibration": calibration, "text": text, "length": length, "protocol": protocol}
         chosen = {"methods": _words(methods), "sparsities": _words(sparsities)}
         records = _measure(name, out, refine=refine, seed=seed, **options, **chosen)
-    except (Refusal, OSError) as refusal:
-        log.print(Text.assemble(("error:", "bold red"), f" {refusal}"), soft_wrap=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        log.print("interrupted; runs and records so far were kept.")
-        raise typer.Exit(3) from None
     if as_json:
         print(json.dumps({"out": str(out), "records": records}, indent=1))
     else:

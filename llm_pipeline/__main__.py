@@ -27,19 +27,26 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1; where the 
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, float16, float64.")]
 
 
+@contextmanager
+def exit_codes(interrupted: str) -> Iterator[None]:
+    """Refusals leave with exit code 2 and one message, interruptions with 3 and what was kept."""
+    try:
+        yield
+    except (Refusal, OSError) as refusal:
+        log.print(Text.assemble(("error:", "bold red"), f" {refusal}"), soft_wrap=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        log.print(f"interrupted; {interrupted}.")
+        raise typer.Exit(3) from None
+
+
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Refusals leave with exit code 2 and one message, interruptions with 3."""
+    """A sub-command named after the function, with the exit codes above."""
 
     @wraps(function)
     def guarded(*args: Any, **options: Any) -> None:
-        try:
+        with exit_codes(interrupted="nothing was kept"):
             function(*args, **options)
-        except (Refusal, OSError) as refusal:
-            log.print(Text.assemble(("error:", "bold red"), f" {refusal}"), soft_wrap=True)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            log.print("interrupted; nothing was kept.")
-            raise typer.Exit(3) from None
 
     return app.command(name=function.__name__.removeprefix("run_"))(guarded)
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import solvers
 from llm_pipeline.blocks import BlockWalk
-from llm_pipeline.checkpoint import require_finite
+from llm_pipeline.checkpoint import Checkpoint, require_finite
 from llm_pipeline.families import Site
 from llm_pipeline.gram import MeanGram, watching
 from llm_pipeline.plan import Plan
@@ -68,9 +68,9 @@ def _checked(mean: MeanGram, site: Site, i: int) -> Gram:
     return gram
 
 
-def dense_weight(walk: BlockWalk, name: str) -> np.ndarray:
+def dense_weight(checkpoint: Checkpoint, name: str) -> np.ndarray:
     """A stored weight (out, in) in float64."""
-    return require_finite(name, walk.checkpoint.read(name)).to(torch.float64).numpy()
+    return require_finite(name, checkpoint.read(name)).to(torch.float64).numpy()
 
 
 def prune_layer(
@@ -78,7 +78,7 @@ def prune_layer(
 ) -> Layer:
     """Solve one layer in float64 and cast the result to the dtype of the file."""
     name = walk.weight_name(i, reader)
-    problem = LayerProblem(dense_weight(walk, name), gram)
+    problem = LayerProblem(dense_weight(walk.checkpoint, name), gram)
     start = time.perf_counter()
     run = solvers.run(method, problem, target.on(problem.shape), refine=plan.refine, mu=plan.mu, **plan.method.options)
     seconds = time.perf_counter() - start

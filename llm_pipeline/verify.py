@@ -57,7 +57,6 @@ def _untouched(pruned: Checkpoint, source: Checkpoint, layers: set[str]) -> Iter
 def _layers(
     walk: BlockWalk, plan: Plan, source: Checkpoint, tokens: Tokens, recorded: dict[str, Any], progress: Progress
 ) -> Iterator[tuple[str, Certificate]]:
-    dense = BlockWalk(source, "cpu", dtype=torch.float32)
     hidden = walk.embed(tokens.ids)
     for i in range(len(walk)):
         progress(i, len(walk), f"block {i}")
@@ -66,20 +65,20 @@ def _layers(
         for site, gram in zip(walk.family.sites, grams, strict=True):
             for reader in site.readers:
                 name = walk.weight_name(i, reader)
-                for certificate in _layer(walk, dense, name, gram, plan, recorded.get(name)):
+                for certificate in _layer(walk.checkpoint, source, name, gram, plan, recorded.get(name)):
                     yield name, certificate
     progress(len(walk), len(walk), "all blocks")
 
 
 def _layer(
-    walk: BlockWalk, dense: BlockWalk, name: str, gram: Gram, plan: Plan, row: dict[str, Any] | None
+    pruned: Checkpoint, source: Checkpoint, name: str, gram: Gram, plan: Plan, row: dict[str, Any] | None
 ) -> list[Certificate]:
     claim = "the saved weights are those that were certified"
     if row is None:
         return [Certificate("identity", claim, SOURCE, 1.0, 0.0)]
-    stored = walk.checkpoint.read(name)
+    stored = pruned.read(name)
     saved = stored.to(torch.float64).numpy()
-    problem = LayerProblem(dense_weight(dense, name), gram)
+    problem = LayerProblem(dense_weight(source, name), gram)
     budget = solvers.parse(plan.sparsity).on(problem.shape)
     f = problem.value(saved)
     reach = allowance(problem.magnitude(saved), problem.shape[1], dtype="float32")
