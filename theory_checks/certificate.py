@@ -33,6 +33,7 @@ class Certificate:
     measured, bound : its two sides
     allowance : what rounding may add, from `allowance`
     applies : empty, or the assumption that is not met, with its number
+    inconclusive : empty, or why a sample that does not contradict the claim is too small to support it
     """
 
     name: str
@@ -42,6 +43,7 @@ class Certificate:
     bound: float
     allowance: float = 0.0
     applies: str = ""
+    inconclusive: str = ""
 
     @property
     def slack(self) -> float:
@@ -54,16 +56,19 @@ class Certificate:
 
     @property
     def outcome(self) -> str:
-        """``holds``, ``fails`` or ``not applicable``; a nan on either side fails."""
+        """``holds``, ``fails``, ``inconclusive`` or ``not applicable``; a nan on either side fails."""
         if self.applies:
             return "not applicable"
-        return "holds" if self.measured <= self.bound + self.allowance else "fails"
+        if not self.measured <= self.bound + self.allowance:
+            return "fails"
+        return "inconclusive" if self.inconclusive else "holds"
 
     def as_dict(self) -> dict[str, Any]:
         """A flat dictionary for records and ``--json``."""
-        facts = asdict(self)
+        facts = {key: value for key, value in asdict(self).items() if value or key != "inconclusive"}
         return {**facts, "outcome": self.outcome}
 
     def __str__(self) -> str:
-        verdict = f"{self.outcome} because {self.applies}" if self.applies else self.outcome
+        why = self.applies or (self.inconclusive if self.outcome == "inconclusive" else "")
+        verdict = f"{self.outcome} because {why}" if why else self.outcome
         return f"{self.name}: {self.measured:.4g} <= {self.bound:.4g} + {self.allowance:.1g}: {verdict}"

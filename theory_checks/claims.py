@@ -7,9 +7,31 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from solvers.sparsity import Sparsity
-from theory_checks import descent, equivalences, optimality, prox, stationarity, support
+from theory_checks import (
+    descent,
+    enumeration,
+    envelope,
+    equivalences,
+    identification,
+    linear,
+    local,
+    minima,
+    optimality,
+    projections,
+    prox,
+    rates,
+    recovery,
+    removal,
+    restoration,
+    risk,
+    shrinkage,
+    stationarity,
+    stationary_risk,
+    support,
+    top_k,
+)
 from theory_checks.certificate import Certificate
-from theory_checks.synthetic import Case, ascent_problem
+from theory_checks.synthetic import Case, Check, ascent_problem
 
 SAFETY = (0.3, 0.95, 1.0)
 
@@ -111,9 +133,7 @@ def _wanda(case: Case) -> Iterator[Certificate]:
     yield equivalences.first_step_is_wanda(case.problem, case.budgets[0], 0.1)
 
 
-Check = Callable[[Case], Iterator[Certificate]]
-
-CLAIMS: dict[str, Check] = {
+LAYERWISE: dict[str, Check] = {
     "prox-minimises": _prox,
     "exact-count": _counts,
     "one-step-descent": _one_step,
@@ -131,6 +151,25 @@ CLAIMS: dict[str, Check] = {
     "token-form": _token_form,
     "normalisation": _normalisation,
     "first-step-is-wanda": _wanda,
+}
+
+CLAIMS: dict[str, Check] = {
+    **LAYERWISE,
+    **projections.CHECKS,
+    **top_k.CHECKS,
+    **restoration.CHECKS,
+    **removal.CHECKS,
+    **envelope.CHECKS,
+    **enumeration.CHECKS,
+    **minima.CHECKS,
+    **identification.CHECKS,
+    **local.CHECKS,
+    **rates.CHECKS,
+    **linear.CHECKS,
+    **risk.CHECKS,
+    **stationary_risk.CHECKS,
+    **shrinkage.CHECKS,
+    **recovery.CHECKS,
 }
 
 

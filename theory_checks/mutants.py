@@ -5,12 +5,10 @@ Most are real: they were found in released pruning code, or made here once and c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from math import sqrt
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from typing import Any
 
 import numpy as np
 
@@ -18,32 +16,12 @@ import solvers
 from solvers import door, iht, linalg, maiht, problem, refine, schedule, sparsity
 from solvers.problem import Gram, LayerProblem
 from solvers.sparsity import L0, L1, Budget, KeepNofM
+from theory_checks import mutants_rates, mutants_risk, mutants_structure
 from theory_checks.claims import CLAIMS
 from theory_checks.contract import CONTRACT
+from theory_checks.mutant import Mutant, Patch
+from theory_checks.scaling import EXPERIMENTS
 from theory_checks.synthetic import Case, cases
-
-
-class Patch(NamedTuple):
-    owner: Any
-    attribute: str
-    replacement: Any
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """A defect, where it is planted, and the claims or contract clauses that are known to kill it."""
-
-    name: str
-    patches: tuple[Patch, ...]
-    killed_by: tuple[str, ...]
-
-    @contextmanager
-    def planted(self) -> Iterator[None]:
-        with ExitStack() as stack:
-            for owner, attribute, replacement in self.patches:
-                stack.enter_context(patch.object(owner, attribute, replacement))
-            yield
-
 
 _maiht_step, _iht_step, _cubic, _largest = maiht.step, iht.step, schedule.cubic, sparsity.largest
 _bound, _value, _normalised = linalg.lambda_max_bound, LayerProblem.value, Gram.normalised
@@ -146,7 +124,7 @@ def _mutant(name: str, *patches: Patch, by: tuple[str, ...]) -> Mutant:
     return Mutant(name, patches, by)
 
 
-MUTANTS: tuple[Mutant, ...] = (
+LAYERWISE: tuple[Mutant, ...] = (
     _mutant(
         "maiht: the step is 1.9/L, reported as 0.95/L",
         Patch(maiht, "step", _doubled(_maiht_step)),
@@ -243,15 +221,19 @@ def _round_trip(method: Any, layer: LayerProblem, budget: Any, **options: Any) -
     return done._replace(weight=done.problem.original(done.refined))
 
 
-def kills(mutant: Mutant, checks: Iterable[str], most: int, seed: int = 0) -> dict[str, int | None]:
-    """After how many of `most` cases each claim or clause notices the mutant, None where it survives.
+MUTANTS = (*LAYERWISE, *mutants_structure.MUTANTS, *mutants_rates.MUTANTS, *mutants_risk.MUTANTS)
 
-    An exception in the middle of a mutated computation counts as a notice.
+
+def kills(mutant: Mutant, checks: Iterable[str], most: int, seed: int = 0) -> dict[str, int | None]:
+    """After how many of `most` cases each claim, clause or experiment notices the mutant, None where it survives.
+
+    An exception in the middle of a mutated computation counts as a notice; an inconclusive experiment does not.
     """
     found: dict[str, int | None] = dict.fromkeys(checks)
     with mutant.planted(), np.errstate(all="ignore"):
-        for clause in found.keys() & CONTRACT.keys():
-            found[clause] = None if _contract_holds(clause) else 1
+        for once in found.keys() - CLAIMS.keys():
+            holds = _contract_holds(once) if once in CONTRACT else EXPERIMENTS[once](seed).outcome != "fails"
+            found[once] = None if holds else 1
         for n, case in enumerate(cases(most, seed), start=1):
             for claim in (name for name in found if name in CLAIMS and found[name] is None):
                 found[claim] = None if _claim_holds(claim, case) else n

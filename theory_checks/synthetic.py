@@ -16,6 +16,7 @@ from solvers.door import Run
 from solvers.maiht import State
 from solvers.problem import LayerProblem
 from solvers.sparsity import L0, L1, Array, Budget, KeepNofM, KeepPerLayer, KeepPerRow, Sparsity
+from theory_checks.certificate import Certificate
 
 Rng = np.random.Generator
 
@@ -174,6 +175,10 @@ class Case:
     @cached_property
     def _runs(self) -> dict[tuple[object, ...], Run]:
         return {}
+
+
+Check = Callable[[Case], Iterator[Certificate]]
+"""A claim with the synthetic layers' worth of certificates that it draws from one case."""
 
 
 def cases(count: int, seed: int) -> Iterator[Case]:

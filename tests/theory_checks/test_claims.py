@@ -29,6 +29,9 @@ def _closeness(certificate):
 @example(case=Case("dead", rows=4, inputs=5, seed=835202398, tied=True, keep=0.7))  # exact-count once failed
 @example(case=Case("dead", rows=3, inputs=3, seed=190987833, keep=0.5, strength=0.01045))  # lower-bound once failed
 @example(case=Case("dead", rows=1, inputs=1))  # the Gram is zero
+@example(case=Case("rank_deficient", rows=2, inputs=12))
+@example(case=Case("duplicated", rows=2, inputs=12, keep=0.7))
+@example(case=Case("orthogonal", rows=3, inputs=8, tied=True))  # every choice ties
 def test_a_claim_never_fails(name, case):
     certificates = list(CLAIMS[name](case))
     failed = [str(c) for c in certificates if c.outcome == "fails"]

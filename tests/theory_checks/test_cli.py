@@ -8,9 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from theory_checks import __main__ as cli
+from theory_checks.certificate import Certificate
 from theory_checks.claims import CLAIMS
 from theory_checks.contract import CONTRACT
-from theory_checks.mutants import MUTANTS, Mutant
+from theory_checks.mutant import Mutant
+from theory_checks.mutants import MUTANTS
+from theory_checks.scaling import EXPERIMENTS
 
 
 def _run(*arguments):
@@ -22,7 +25,7 @@ def test_json_is_one_document_with_every_claim():
     document = json.loads(done.stdout)
     assert done.exit_code == 0
     assert (document["seed"], document["examples"]) == (0, 2)
-    assert [row["name"] for row in document["claims"]] == list(CLAIMS)
+    assert [row["name"] for row in document["claims"]] == [*CLAIMS, *EXPERIMENTS]
     assert {row["outcome"] for row in document["claims"]} <= {"holds", "not applicable"}
     assert all(row["measured"] <= row["bound"] + row["allowance"] for row in document["claims"] if not row["applies"])
 
@@ -89,11 +92,12 @@ def few(monkeypatch):
     """Two mutants and two checks, so that the matrix takes seconds."""
     monkeypatch.setattr(cli, "CLAIMS", {name: CLAIMS[name] for name in ("token-form", "normalisation")})
     monkeypatch.setattr(cli, "CONTRACT", {"refuses": CONTRACT["refuses"]})
+    monkeypatch.setattr(cli, "EXPERIMENTS", {})
     monkeypatch.setattr(cli, "MUTANTS", [m for m in MUTANTS if m.killed_by in (("refuses",), ("normalisation",))])
 
 
 def test_the_matrix_tells_after_how_many_layers_each_defect_was_noticed(few):
-    done = _run("mutants", "--json", "--examples", "3")
+    done = _run("mutants", "--matrix", "--json", "--examples", "3")
     document = json.loads(done.stdout)
     assert done.exit_code == 0
     assert document["survivors"] == []
@@ -113,3 +117,16 @@ def test_a_survivor_exits_1_and_is_named(few, monkeypatch):
     assert "survivors: harmless" in done.stdout
     assert "checks that noticed nothing: token-form" in done.stdout
     assert "normalisation after 1" in done.stdout
+
+
+def test_without_the_matrix_a_defect_meets_the_checks_that_are_named_for_it(few):
+    document = json.loads(_run("mutants", "--json", "--examples", "3").stdout)
+    assert document["killed_after"]["problem: NaN is let in"] == {"refuses": 1}
+
+
+def test_an_inconclusive_experiment_is_no_pass(monkeypatch):
+    undecided = Certificate("risk-slope-n", "slope", "OLS", 0.0, 1.0, inconclusive="width 0.2 > 0.03")
+    monkeypatch.setattr(cli, "EXPERIMENTS", {"risk-slope-n": lambda seed: undecided})
+    done = _run("risk-slope-n")
+    assert done.exit_code == 1
+    assert "inconclusive, width 0.2 > 0.03" in done.stdout
