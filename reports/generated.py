@@ -13,6 +13,7 @@ from solvers.refusal import Refusal
 
 PART = re.compile(r"(<!-- generated: (?P<name>\S+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 OPENING = "<!-- generated:"
+LONGEST = 24  # lines of a command's output
 
 
 def repository() -> Path:
@@ -43,7 +44,15 @@ def commands_part(root: Path) -> str:
         return "No reference record of a command has been committed yet."
     newest = {row["line"]: row for row in sorted(rows, key=lambda row: row["when"])}
     ordered = sorted(newest.values(), key=lambda row: row["number"])
-    return "\n\n".join(f"```console\n$ {row['line']}\n{row['output']}\n```" for row in ordered)
+    return "\n\n".join(f"```console\n$ {row['line']}\n{_shortened(row['output'])}\n```" for row in ordered)
+
+
+def _shortened(output: str) -> str:
+    """The first and the last lines of a long output, and how many are left out between them."""
+    lines = output.strip().splitlines()
+    if len(lines) <= LONGEST:
+        return "\n".join(lines)
+    return "\n".join([*lines[: LONGEST - 8], f"[{len(lines) - LONGEST + 4} lines more]", *lines[-4:]])
 
 
 def _reference(root: Path) -> list[records.Record]:

@@ -1,12 +1,13 @@
 """The README's generated parts: rebuilt from records, compared, rewritten."""
 
 import sys
+from datetime import datetime, timedelta
 
 import pytest
 
 from benchmarks.records import append, make_record
 from reports import __main__ as command
-from reports.generated import rebuilt, repository
+from reports.generated import LONGEST, commands_part, rebuilt, repository
 from reports.tree import first_sentence, tree
 from solvers.refusal import Refusal
 
@@ -162,3 +163,31 @@ def test_the_repository_is_where_the_packages_stand():
 def test_the_tree_of_this_repository_tells_of_every_module():
     lines = tree(repository()).splitlines()
     assert any(line.startswith("  generated.py ") for line in lines)
+
+
+def _command(checkout, number, line, output):
+    record = make_record("command", number=number, line=line, exit=0, output=output, seconds=1.0)
+    append(checkout / "reports" / "reference" / "commands.jsonl", record)
+
+
+def test_commands_stand_in_their_order_with_the_newest_output(checkout, monkeypatch):
+    _command(checkout, 2, "python -m b", "two")
+    _command(checkout, 1, "python -m a", "old")
+    monkeypatch.setattr("benchmarks.records.datetime", _Later)
+    _command(checkout, 1, "python -m a", "one")
+    assert commands_part(checkout) == "```console\n$ python -m a\none\n```\n\n```console\n$ python -m b\ntwo\n```"
+
+
+def test_a_long_output_keeps_its_ends_and_says_how_much_is_left_out(checkout):
+    _command(checkout, 1, "python -m a", "\n".join(map(str, range(LONGEST + 10))))
+    shown = commands_part(checkout).splitlines()[2:-1]
+    kept = [int(line) for line in shown if line.isdigit()]
+    assert kept[0] == 0
+    assert kept[-1] == LONGEST + 9
+    assert f"[{LONGEST + 10 - len(kept)} lines more]" in shown
+
+
+class _Later(datetime):
+    @classmethod
+    def now(cls, zone=None):
+        return datetime.now(zone) + timedelta(days=1)
