@@ -23,7 +23,7 @@ def step_size(problem: LayerProblem, solution: Solution) -> Certificate:
     """The step of a method that promises descent satisfies s L <= 1, L = lambda_max(H).
 
     Assumptions: an iterative run. Up to 512 inputs L is computed by a full eigendecomposition; above it is the
-    proved bound of `LayerProblem.lipschitz`. Where: for a nonconvex g the limit 1/L is sharp (theory D3). Tight.
+    proved bound of `LayerProblem.lipschitz`. Where: for a nonconvex g the limit 1/L is sharp. Tight.
     """
     claim = "the step s is at most 1/lambda_max(H)"
     if solution.trace is None:
@@ -38,7 +38,7 @@ def one_step(problem: LayerProblem, sparsity: Sparsity, x: Array, s: float) -> C
 
     Assumptions: s L <= 1, F(x) finite. Why: v minimises the model <grad f(x), v - x> + |v - x|^2/2s + g(v), compare
     with x. The difference F(v) - F(x) is formed without subtracting objectives. Where: Beck, Eldar 2013, Lemma 2.4
-    (budgets); Attouch, Bolte, Svaiter 2013, Thm 5.1. Upper bound; sharp in the limit s = 1/L (theory D3).
+    (budgets); Attouch, Bolte, Svaiter 2013, Thm 5.1. Upper bound; sharp in the limit s = 1/L.
     """
     name, claim = "one-step-descent", "F(v) - F(x) <= -(1/s - L)/2 |v - x|^2"
     if s * problem.lipschitz > 1:

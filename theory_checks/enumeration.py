@@ -67,7 +67,7 @@ def exact_optimum(design: Design, best: Optimum, row: int, w: Array) -> Certific
     """F* <= f(w) for a row found by any method with as many inputs; `slack` is how far it is from the global optimum.
 
     Assumptions: w has no more nonzeros than the optimum may, f(w) from tokens. Why: F* is the least over all supports.
-    Where: theory O1. Tight: reached wherever a method finds the best support and refits.
+    Where: derived here. Tight: reached wherever a method finds the best support and refits.
     """
     D = Design(design.A, design.W0[row : row + 1])
     spectrum = D.spectrum()
@@ -80,7 +80,7 @@ def exact_optimum(design: Design, best: Optimum, row: int, w: Array) -> Certific
 def separable_below(problem: LayerProblem, design: Design, best: Optimum, k: int) -> Certificate:
     """The separable lower bound, sum of the cheapest ridge w0^2 / 2, does not exceed the sum of the rows' F*.
 
-    Assumptions: ridge > 0, H - ridge I positive semidefinite. Where: theory O2. Upper bound.
+    Assumptions: ridge > 0, H - ridge I positive semidefinite. Where: derived here. Upper bound.
     """
     name, claim, where = "separable-below", "sum of the cheapest ridge w0^2 / 2 <= F*", "separable relaxation"
     if problem.gram.ridge <= 0:
@@ -98,7 +98,7 @@ def optimum_is_fixed(
 
     Both w* and IHT's next iterate minimise |v - z|^2 / 2s + g(v), z = w* - s grad f(w*); ties cannot hurt.
     Assumptions: s L <= 1. Why: otherwise the next iterate would have a smaller objective. Measured: the difference of
-    the two values. Where: theory S1; Beck, Eldar 2013, sec. 2. Tight: bound 0.
+    the two values. Where: Beck, Eldar 2013, sec. 2. Tight: bound 0.
     """
     name, claim = "optimum-is-fixed", "|v - z|^2/2s + g(v) is the same at the global optimum and at IHT's next iterate"
     where, spectrum = "Beck, Eldar 2013, sec. 2", design.spectrum()
@@ -139,7 +139,7 @@ def one_swap(design: Design, row: int, w: Array, claimed: bool) -> Certificate:
     """No exchange of one kept for one removed input, with exact refit, lowers f: measured is the best gain, bound 0.
 
     Assumptions: the weight claims 1-swap optimality (the global optimum does, a method's output need not); something is
-    kept and something removed; at most MOST inputs. Where: theory O4. Tight.
+    kept and something removed; at most MOST inputs. Where: derived here. Tight.
     """
     name, claim, where = "one-swap", "no exchange of a kept for a removed input lowers f after a refit", "enumeration"
     support = w != 0

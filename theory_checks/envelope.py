@@ -25,8 +25,8 @@ def envelope(penalty: L0 | L1, X: Array, rho: float) -> tuple[float, Array]:
 def envelope_value(penalty: L0 | L1, X: Array, rho: float) -> Certificate:
     """e_rho(lam |.|_1) = Huber, e_rho(lam |.|_0) = sum min(lam, x^2 / 2 rho); and e_rho <= the penalty.
 
-    Assumptions: rho > 0. Measured: |e - closed form| plus what e exceeds the penalty by. Where: Beck 2017, ch. 6 (L1);
-    theory M1. Tight: bound 0.
+    Assumptions: rho > 0. Measured: |e - closed form| plus what e exceeds the penalty by. Where: Beck 2017, ch. 6
+    (L1). Tight: bound 0.
     """
     e, t = envelope(penalty, X, rho)[0], rho * penalty.lam
     squares = np.square(X) / (2 * rho)
@@ -46,7 +46,7 @@ def envelope_gradient(penalty: L0 | L1, X: Array, rho: float) -> Certificate:
     """(x - prox(x)) / rho is clip(x / rho, -lam, lam) for lam |.|_1; x / rho below sqrt(2 rho lam), else 0, for |.|_0.
 
     Assumptions: no |x_i| at the threshold of |.|_0 up to rounding (the envelope has a kink there). Measured: the
-    largest deviation, times rho. Where: theory M1; Beck 2017, ch. 6 (L1). Tight: bound 0.
+    largest deviation, times rho. Where: Beck 2017, ch. 6 (L1). Tight: bound 0.
     """
     name, claim = "envelope-gradient", "grad e_rho(x) = (x - prox(x)) / rho = the derivative of the closed form"
     gradient = envelope(penalty, X, rho)[1]
@@ -84,7 +84,7 @@ def envelope_lipschitz(A: Array, x: Array, y: Array, rho: float) -> Certificate:
     """|grad e(x) - grad e(y)| <= |x - y| / min(rho, 1/beta - rho) for the quadratic A >= -beta I.
 
     Assumptions: beta > 0 and rho beta < 1, checked. Why: the envelope's Hessian has the eigenvalues l / (1 + rho l).
-    Where: theory M2; Hoheisel, Laborde, Oberman 2020. Tight: rho > 1 / 2 beta and x - y along the lowest eigenvector.
+    Where: Hoheisel, Laborde, Oberman 2020. Tight: rho > 1 / 2 beta and x - y along the lowest eigenvector.
     """
     name, claim = "envelope-lipschitz", "|grad e(x) - grad e(y)| <= |x - y| / min(rho, 1/beta - rho)"
     where, beta = "weakly convex envelopes, Hoheisel et al. 2020", -float(np.linalg.eigvalsh(A)[0])
@@ -107,7 +107,7 @@ def score_stability(A: Array, w: Array, delta: Array, rho: float) -> Certificate
     """|s_i(w + delta) - s_i(w)| <= |delta_i| |g_i(w)| + |w_i + delta_i| Lip |delta| for s_i = w_i g_i(w), g = grad e.
 
     Assumptions: beta > 0 and rho beta < 1, checked; a statement on values, not on ranks. The worst input is shown.
-    Why: s_i(w + delta) - s_i(w) = delta_i g_i(w) + (w_i + delta_i)(g_i(w + delta) - g_i(w)). Where: theory M3. Upper
+    Why: s_i(w + delta) - s_i(w) = delta_i g_i(w) + (w_i + delta_i)(g_i(w + delta) - g_i(w)). Where: derived here. Upper
     bound, reached with a single input.
     """
     name, claim = "score-stability", "|s_i(w + d) - s_i(w)| <= |d_i| |g_i(w)| + |w_i + d_i| Lip |d|, s = w grad e(w)"

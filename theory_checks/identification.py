@@ -25,7 +25,7 @@ def magnitude_floor(problem: LayerProblem, penalty: L0, x: Array, s: float, n: i
     """From the first iterate on, every nonzero of IHT is at least tau = sqrt(2 lam s) in magnitude.
 
     Assumptions: none; x_0 itself is exempt. Why: the prox sets anything smaller to zero. Measured: the largest
-    shortfall tau - |x_i|. Where: Lu 2014; theory U1. Tight: bound 0 is approached.
+    shortfall tau - |x_i|. Where: Lu 2014. Tight: bound 0 is approached.
     """
     name, claim = "magnitude-floor", "every nonzero of x_1, x_2, ... is at least sqrt(2 lam s) in magnitude"
     path = np.abs(iterates(walk(iht.step, iht.State(x, x), problem, penalty, s, n)))[1:]
@@ -67,13 +67,13 @@ def identification_ball(problem: LayerProblem, sparsity: L0 | KeepPerRow, X: Arr
 
     radius = min(min_S |X_i| - tau, tau - s max |grad_i f|) with a penalty, (min_S |X_i| - s max |grad_i f|) / sqrt 2
     under a budget. Assumptions: grad_S f(X) = 0, radius > 0, s L <= 2. Why: x - s grad f(x) expands no distance.
-    Measured: entries that differ, over the adversarial direction and those of D (k, out, in). Where: theory U2.
+    Measured: entries that differ, over the adversarial direction and those of D (k, out, in). Where: derived here.
     Tight: bound 0, and the radius cannot grow as s L goes to 0.
     """
     name, claim, where = (
         "identification-ball",
         "x within the radius of X: supp of the next iterate = supp X",
-        "theory U2",
+        "derived here",
     )
     radius = ball(problem, sparsity, X, s)
     scale = float(np.abs(X).max() + s * (np.abs(X - problem.W0) @ np.abs(problem.H)).max())

@@ -19,8 +19,8 @@ from theory_checks.linear import rest
 from theory_checks.paths import curvature, gaps, iterates, on_support, tightest, too_long, walk
 from theory_checks.synthetic import Case, Check
 
-WHERE = "gradient descent on a fixed support, theory L1"
-LI_LIN = "Li, Lin 2015, Alg. 1; theory L2"
+WHERE = "gradient descent on a fixed support"
+LI_LIN = "Li, Lin 2015, Alg. 1"
 
 
 def restricted(H: Array, S: Mask) -> float:
@@ -31,7 +31,8 @@ def restricted(H: Array, S: Mask) -> float:
 def local_dynamics(problem: LayerProblem, penalty: L0, x: Array, s: float, n: int = 60) -> Certificate:
     """e_{t+1} = e_t - s (e_t H)_S exactly while the support of IHT is S.
 
-    Assumptions: the support rests before iteration n. Measured: the largest entry of the difference. Where: theory L1.
+    Assumptions: the support rests before iteration n. Measured: the largest entry of the difference. Where: derived
+    here.
     Tight: bound 0.
     """
     name, claim = "local-dynamics", "x_{t+1} - X = (I - s H_SS)(x_t - X) on the support at rest"
@@ -51,7 +52,7 @@ def local_slope(problem: LayerProblem, penalty: L0, X: Array, s: float, n: int =
     """|x_t - X| = (1 - s m_S)^t |x_0 - X| for IHT from X plus the slow eigenvector of one row's H_SS.
 
     Assumptions: X is a fixed point with a ball in which the support stays (`identification-ball`), s L <= 1. Measured:
-    the largest difference of the two sides. Where: theory L1. Tight: bound 0.
+    the largest difference of the two sides. Where: derived here. Tight: bound 0.
     """
     name, claim = "local-slope", "|x_t - X| = (1 - s m_S)^t |x_0 - X| from a start on the slow eigenvector of H_SS"
     radius, rows = ball(problem, penalty, X, s), np.flatnonzero((X != 0).any(axis=1))
@@ -72,7 +73,7 @@ def finite_length(problem: LayerProblem, penalty: L0, x: Array, s: float, n: int
     """sum_{t >= k} |d_t| <= |d_k| / (s m_S) once the support of IHT rests from k on.
 
     Assumptions: s L <= 1, m_S > 0, the support rests before iteration n. Why: d_{t+1} = (I - s H_SS) d_t. Where:
-    Attouch, Bolte, Svaiter 2013, Thm 2.9 (finite length), constant from theory L1. Tight: on the slow eigenvector.
+    Attouch, Bolte, Svaiter 2013, Thm 2.9 (finite length), constant derived here. Tight: on the slow eigenvector.
     """
     name, claim = "finite-length", "sum over t >= k of |x_{t+1} - x_t| <= |x_{k+1} - x_k| / (s m_S)"
     path, X, reason = _tail(problem, penalty, x, s, n)
@@ -90,7 +91,8 @@ def maiht_local_factor(problem: LayerProblem, penalty: L0, x: Array, s: float, n
     """r_{t+1} <= (1 - s m_S)^2 r_t, r = <e, e H> / 2, for mAIHT once the supports of x and v rest, whichever is taken.
 
     Assumptions: s L <= 1; supports rest and agree before iteration n. Why: v is a gradient step on S and x no worse.
-    Rounding: the safeguard subtracts two objectives. Where: theory L2. Tight where v is taken on the slow eigenvector.
+    Rounding: the safeguard subtracts two objectives. Where: derived here. Tight where v is taken on the slow
+    eigenvector.
     """
     name, claim = "maiht-local-factor", "F(x_{t+1}) - F(X) <= (1 - s m_S)^2 (F(x_t) - F(X)) once the supports rest"
     states = walk(maiht.step, maiht.State(x, x, x, x), problem, penalty, s, n)

@@ -33,9 +33,9 @@ def local_minimum_radius(problem: LayerProblem, penalty: L0, X: Array, D: Array)
 
     Assumptions: grad_S f(X) = 0, H positive semidefinite, delta finite and positive. Why: F(X + d) - F(X) is at least
     the sum of lam - |grad_j f| |d_j| over the entries born. Measured: the largest decrease over the directions D
-    (k, out, in) and the steepest single entry. Where: theory S2. Tight as lam goes to 0.
+    (k, out, in) and the steepest single entry. Where: derived here. Tight as lam goes to 0.
     """
-    name, claim, where = "local-minimum-radius", "F(X + d) >= F(X) for every |d|_inf < delta", "theory S2"
+    name, claim, where = "local-minimum-radius", "F(X + d) >= F(X) for every |d|_inf < delta", "derived here"
     delta = reach(problem, penalty, X)
     if not 0 < delta < np.inf:
         return Certificate(name, claim, where, 0.0, 0.0, applies=f"delta = {delta:.3g}")
@@ -71,9 +71,9 @@ def global_minimum_rests(problem: LayerProblem, penalty: L0, s: float) -> Certif
     """A global minimiser of f + lam |W|_0 is a fixed point of IHT for every s L < 1.
 
     Assumptions: s L < 1, at most 10 inputs, H positive definite, no drift. Why: by sufficient decrease a move would
-    lower F. Measured: the move of one step. Where: Beck, Eldar 2013, Thm 2.2 (budgets); theory S3. Tight: bound 0.
+    lower F. Measured: the move of one step. Where: Beck, Eldar 2013, Thm 2.2 (budgets). Tight: bound 0.
     """
-    name, claim, where = "global-minimum-rests", "prox(X - s grad f(X)) = X at a global minimiser X", "theory S3"
+    name, claim, where = "global-minimum-rests", "prox(X - s grad f(X)) = X at a global minimiser X", "derived here"
     if reason := too_long(problem, s) or _not_brute(problem, penalty):
         return Certificate(name, claim, where, 0.0, 0.0, applies=reason)
     X = on_support(problem, best_mask(problem, penalty))
@@ -87,7 +87,7 @@ def coordinatewise_minimum(problem: LayerProblem, penalty: L0) -> Certificate:
 
     The weights on the best support are the solver's own least squares (`least_squares_exact`). Assumptions: at most
     10 inputs, H positive definite, no drift. Measured: the worst violation, all clauses in units of the gradient.
-    Where: Beck, Eldar 2013, sec. 2.3 (CW-minima); theory S3. Tight: bound 0. The converse is false.
+    Where: Beck, Eldar 2013, sec. 2.3 (CW-minima). Tight: bound 0. The converse is false.
     """
     name, claim = "coordinatewise-minimum", "a global minimiser is optimal in every coordinate, in closed form"
     where = "Beck, Eldar 2013, sec. 2.3"
@@ -106,9 +106,9 @@ def step_limit_sharp(s_times_L: float) -> Certificate:
     """For every s L > 1 there are f and lam for which an IHT step raises F, by (sL - 1)^2 / 2 + lam - 1/2 exactly.
 
     f = (x - 1)^2 / 2, x = 0, lam between (1 - (sL - 1)^2) / 2 and sL / 2. Assumptions: 1 < s L <= 2 (at s L <= 1 the
-    interval is empty). Measured: -(F(x_1) - F(x_0)). Where: theory D3. Tight: equality.
+    interval is empty). Measured: -(F(x_1) - F(x_0)). Where: derived here. Tight: equality.
     """
-    name, claim, where = "step-limit-sharp", "F(x_0) - F(x_1) <= -((sL - 1)^2 / 2 + lam - 1/2) < 0", "theory D3"
+    name, claim, where = "step-limit-sharp", "F(x_0) - F(x_1) <= -((sL - 1)^2 / 2 + lam - 1/2) < 0", "derived here"
     if not 1 < s_times_L <= 2:
         return Certificate(name, claim, where, 0.0, 0.0, applies=f"step * L = {s_times_L:.3g} is not in (1, 2]")
     problem, penalty, x = ascent_problem(s_times_L)
@@ -121,10 +121,10 @@ def step_limit_sharp(s_times_L: float) -> Certificate:
 def convex_step(problem: LayerProblem, penalty: L1, x: Array, s: float) -> Certificate:
     """F(v) - F(x) <= -(1/s - L/2) |v - x|^2 for a proximal step with an L1 penalty: the limit is 2/L, not 1/L.
 
-    Assumptions: s L <= 2. Why: 0 is in grad f(x) + (v - x)/s + subgradient of g at v. Where: theory D3. Upper bound;
+    Assumptions: s L <= 2. Why: 0 is in grad f(x) + (v - x)/s + subgradient of g at v. Where: derived here. Upper bound;
     equality without penalty along the top eigenvector.
     """
-    name, claim, where = "convex-step", "F(v) - F(x) <= -(1/s - L/2) |v - x|^2 for an L1 penalty", "theory D3"
+    name, claim, where = "convex-step", "F(v) - F(x) <= -(1/s - L/2) |v - x|^2 for an L1 penalty", "derived here"
     if reason := too_long(problem, s, 2.0):
         return Certificate(name, claim, where, 0.0, 0.0, applies=reason)
     v = iht.step(problem, penalty, s, iht.State(x, x)).x

@@ -1,6 +1,6 @@
 """Planted defects of the risk slice: constants, events and conventions that a wrong proof or a wrong text would have.
 
-The constants are those of theory D2; the defects in solvers are ones that only a risk can show.
+The constants are those of the worst cases constructed here; the defects in solvers are ones that only a risk can show.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def lower_bound(problem: LayerProblem, sparsity: Sparsity, W: Array) -> Certific
     """The separable lower bound does not exceed F(W); their ratio bounds the distance to the global optimum.
 
     Assumptions: no drift, H - ridge I positive semidefinite (by construction of `normalised`), W obeys the sparsity.
-    Why: f(W) >= 1/2 <(W - W0) D, W - W0>, minimise the right side. Where: theory O2. Upper bound, never tight for
+    Why: f(W) >= 1/2 <(W - W0) D, W - W0>, minimise the right side. Where: derived here. Upper bound, never tight for
     correlated inputs; `slack` is the certified optimality gap.
     """
     name, claim, where = "lower-bound", "sum of the cheapest ridge w0^2 / 2 <= F(W)", "separable relaxation"

@@ -36,8 +36,8 @@ def noise_event(seed: int, *, trials: int = 2000) -> Certificate:
     """P(max_{|T| <= 2k} |P_T eps|^2 > sigma^2 (2k + 2 sqrt(2k t) + 2t)) <= delta, t = log C(p, 2k) + log 1/delta.
 
     With `risk.constrained_risk` it bounds the risk of k-sparse least squares with probability 1 - delta. Assumptions:
-    normal noise; here orthonormal columns, p = 50, k = 2. Where: Laurent, Massart 2000, Lemma 1, and a union bound;
-    theory T1. Upper bound.
+    normal noise; here orthonormal columns, p = 50, k = 2. Where: Laurent, Massart 2000, Lemma 1, and a
+    union bound. Upper bound.
     """
     p, size = 50, 4
     noise = np.sort(np.square(np.random.default_rng([seed, 11]).standard_normal((trials, p))), axis=1)
@@ -51,7 +51,7 @@ def penalised_rate(seed: int, *, trials: int = 400) -> Certificate:
     """P(|X (w^ - w)|^2 > 8 k lam0 + 12 sigma^2 log 1/delta) <= delta for the l0-penalised minimiser at lam0.
 
     lam0 = sigma^2 (2 + 3 log(2 e p)). Assumptions: normal noise; here orthonormal columns (the minimiser is the hard
-    threshold at sqrt(2 lam0)), p = 4000, k = 2, spikes at half, once and twice the threshold. Where: theory T2.
+    threshold at sqrt(2 lam0)), p = 4000, k = 2, spikes at half, once and twice the threshold. Where: derived here.
     """
     p, k = 4000, 2
     rng = np.random.default_rng([seed, 12])
@@ -61,14 +61,14 @@ def penalised_rate(seed: int, *, trials: int = 400) -> Certificate:
     bound = PENALISED_RATE * k * true + PENALISED_TAIL * log(1 / DELTA)
     misses = int((np.square(found - w).sum(axis=1) > bound).sum())
     claim = "P(|X(w^ - w)|^2 > 8 k lam0 + 12 sigma^2 log 1/delta) <= 0.1"
-    return chance.rare("penalised-rate", claim, "theory T2", misses, trials, DELTA)
+    return chance.rare("penalised-rate", claim, "derived here", misses, trials, DELTA)
 
 
 def lasso_event(seed: int, *, trials: int = 4000) -> Certificate:
     """P(2 |X'eps|_inf / n > lam) <= delta for lam = 2 sigma sqrt(2 log(2p / delta) / n).
 
     Assumptions: normal noise, columns of norm sqrt(n). Here a Gaussian design, n = 60, p = 40. Where: Bickel, Ritov,
-    Tsybakov 2009; theory T6. Upper bound (a union over 2p tails).
+    Tsybakov 2009. Upper bound (a union over 2p tails).
     """
     n, p, sigma = 60, 40, 0.7
     rng = np.random.default_rng([seed, 13])
@@ -77,14 +77,14 @@ def lasso_event(seed: int, *, trials: int = 4000) -> Certificate:
     loudest = 2 * np.abs(sigma * rng.standard_normal((trials, n)) @ X).max(axis=1) / n
     misses = int((loudest > lasso_level(sigma, n, p, DELTA)).sum())
     claim = "P(2 |X'eps|_inf / n > 2 sigma sqrt(2 log(2p/delta)/n)) <= 0.1"
-    return chance.rare("lasso-event", claim, "theory T6", misses, trials, DELTA)
+    return chance.rare("lasso-event", claim, "derived here", misses, trials, DELTA)
 
 
 def oracle_chi_square(seed: int, *, trials: int = 2000) -> Certificate:
     """|X (w^ - w)|^2 / sigma^2 of the refit on the true support has the chi-square law with k degrees of freedom.
 
     Assumptions: normal noise, fixed design (correlated, n = 40, p = 12, k = 5). Measured: the Kolmogorov-Smirnov
-    distance of `refine=exact`. Bound: its quantile at 1e-4. Where: Cochran 1934; theory T5. Tight.
+    distance of `refine=exact`. Bound: its quantile at 1e-4. Where: Cochran 1934. Tight.
     """
     n, p, k = 40, 12, 5
     rng = np.random.default_rng([seed, 14])
@@ -96,13 +96,13 @@ def oracle_chi_square(seed: int, *, trials: int = 2000) -> Certificate:
     mask = KeepPerRow(k).mask(np.broadcast_to(w, problem.shape))
     D = refine(problem, mask, np.where(mask, problem.W0, 0.0), "exact") - w
     claim = "KS distance of |X(w^ - w)|^2 / sigma^2 on the true support to chi-square(k)"
-    return chance.chi_square("oracle-chi-square", claim, "theory T5", np.square(D @ X.T).sum(axis=1), k)
+    return chance.chi_square("oracle-chi-square", claim, "derived here", np.square(D @ X.T).sum(axis=1), k)
 
 
 def threshold_means(seed: int, *, trials: int = 100_000) -> Certificate:
     """The mean squared error of hard and soft thresholding is the closed risk, over a grid of means and thresholds.
 
-    Assumptions: variance 1. Measured: the largest |z| over 2 x 12 cells. Where: Donoho, Johnstone 1994; theory T5.
+    Assumptions: variance 1. Measured: the largest |z| over 2 x 12 cells. Where: Donoho, Johnstone 1994.
     """
     z = np.random.default_rng([seed, 15]).standard_normal(trials)
     samples: list[Array] = []
@@ -113,7 +113,7 @@ def threshold_means(seed: int, *, trials: int = 100_000) -> Certificate:
                 samples.append(np.square(operator.prox(theta + z, 1.0) - theta))
                 expected.append(closed(theta, tau))
     claim = "mean of (prox(theta + z) - theta)^2 = closed risk"
-    return chance.means("threshold-means", claim, "theory T5", np.array(samples), np.array(expected))
+    return chance.means("threshold-means", claim, "derived here", np.array(samples), np.array(expected))
 
 
 EXPERIMENTS: dict[str, Callable[[int], Certificate]] = {

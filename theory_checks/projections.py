@@ -26,7 +26,7 @@ def ridge_in_prox(Z: Array, C: Array, s: float, mu: float, lam: float) -> Certif
     """|V - Z|^2/2s + mu/2 |V - C|^2 + lam |V|_0 at V = `ridge_prox` is its minimum over V.
 
     Assumptions: s, mu, lam >= 0 finite. Why: separable, and the minimiser of an entry is 0 or the mean of z and c with
-    weights 1/s and mu, so two values are compared. Where: theory P2. Tight.
+    weights 1/s and mu, so two values are compared. Where: derived here. Tight.
     """
 
     def cost(V: Array) -> Array:
@@ -76,7 +76,7 @@ def firmly_nonexpansive(lam: float, Z: Array, Y: Array, s: float) -> Certificate
 def group_projection(budget: KeepGroups, Z: Array) -> Certificate:
     """|P(Z) - Z|^2 is the minimum over all choices of `keep` whole groups of inputs, by enumeration.
 
-    Assumptions: at most 12 groups. Measured: inf where entries of more than `keep` groups stay. Where: theory P4.
+    Assumptions: at most 12 groups. Measured: inf where entries of more than `keep` groups stay. Where: derived here.
     Tight.
     """
     name, claim, where = "group-projection", "|P(Z) - Z|^2 = min over all choices of whole groups", "enumeration"

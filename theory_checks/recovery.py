@@ -120,11 +120,11 @@ def golden_ratio_recovery(problem: Recovery, iters: int = 12) -> Certificate:
     rho = golden (L - m) / (L + m), step 2 / (L + m). Assumptions: s-sparse truth and start, p <= 10 (restricted
     eigenvalues by brute force), rho < 1, in RIP form delta_3s < 0.618. Why: the tight bound of hard thresholding on
     U = S + S_t + S_{t+1}, where the gradient step contracts by rho / golden. Measured: the t with the least room.
-    Where: Shen, Li 2017, Thm 1 (constant); theory L3. Tight: `tight` uses it up in one step.
+    Where: Shen, Li 2017, Thm 1 (constant). Tight: `tight` uses it up in one step.
     """
     name = "golden-ratio-recovery"
     claim = "|x_t - w| <= rho^t |x_0 - w| + golden step max_U |X_U'eps / n| / (1 - rho), rho = golden (L-m)/(L+m)"
-    where = "Shen, Li 2017; theory L3"
+    where = "Shen, Li 2017"
     p, s = len(problem.H), problem.s
     if p > BRUTE:
         return Certificate(name, claim, where, 0.0, 0.0, applies=f"inputs = {p} > {BRUTE}")

@@ -63,7 +63,7 @@ def design_of(case: Case, mu: float = 0.1) -> Design:
 def least_squares(problem: LayerProblem, design: Design, mask: Mask) -> Certificate:
     """The normal equations H_SS w_S = (H w0)_S and lstsq on the augmented system give the same weight.
 
-    Assumptions: lambda_min(H) > 0, given by the ridge. Measured: Frobenius distance. Where: theory E2; ALPS,
+    Assumptions: lambda_min(H) > 0, given by the ridge. Measured: Frobenius distance. Where: ALPS,
     Meng et al. 2024, eq. (6). Tight: bound 0, and the condition number is in the allowance.
     """
     W, reference = linalg.least_squares_exact(problem, mask), design.fit(mask)
@@ -116,7 +116,7 @@ def scaling_equivariant(problem: LayerProblem, design: Design, mask: Mask, d: Ar
 
     Assumptions: lambda_min(H) > 0, d > 0; the mask stays. IHT's supports and the ridge are not equivariant, see the
     tests for an example. Why: f is the same function of W; the backward error of Cholesky is unchanged by a diagonal
-    scaling [Higham 2002, ch. 10]. Measured: Frobenius distance. Where: theory E6. Tight: bound 0.
+    scaling [Higham 2002, ch. 10]. Measured: Frobenius distance. Where: derived here. Tight: bound 0.
     """
     W = linalg.least_squares_exact(change_inputs(problem, d), mask) / d
     reference = design.fit(mask)
@@ -131,7 +131,7 @@ def no_worse(design: Design, before: Array, after: Array, who: str) -> Certifica
 
     Assumptions: `after` is mAIHT's weight from the dense start with the budget fixed from the first step, `before`
     Wanda's on the same Gram; or a refinement and what it started from. Why: mAIHT's first iterate is Wanda's weight
-    (grad f(W0) = 0), and every later step descends. Where: theory E7. Upper bound, reached where no step improves.
+    (grad f(W0) = 0), and every later step descends. Where: derived here. Upper bound, reached where no step improves.
     """
     claim = f"f({who}), ridge included"
     rounding = allowance(design.terms(before) + design.terms(after), sum(design.A.shape))

@@ -73,9 +73,9 @@ def constrained_risk(problem: Planted) -> Certificate:
     """|X (w^ - w)|^2 <= 4 max_{|T| <= 2k} |P_T eps|^2 for w^ = argmin |y - X w|^2 over k-sparse w.
 
     Assumptions: p <= 10 (all subsets are visited). Why: |v|^2 <= 2 <v, eps> and v lies in the span of 2k columns.
-    Where: Rigollet, Hutter, ch. 2; theory T1. Tight: reached by near-duplicate columns and noise towards the copy.
+    Where: Rigollet, Hutter, ch. 2. Tight: reached by near-duplicate columns and noise towards the copy.
     """
-    name, claim, where = "l0-constrained-risk", "|X(w^ - w)|^2 <= 4 max_{|T| <= 2k} |P_T eps|^2", "theory T1"
+    name, claim, where = "l0-constrained-risk", "|X(w^ - w)|^2 <= 4 max_{|T| <= 2k} |P_T eps|^2", "derived here"
     if problem.p > BRUTE:
         return Certificate(name, claim, where, 0.0, 0.0, applies=f"inputs = {problem.p} > {BRUTE}")
     w = fit(problem, best_subset(problem, 0.0, range(problem.k, problem.k + 1)))
@@ -87,25 +87,25 @@ def penalised_risk(problem: Planted, lam: float) -> Certificate:
     """|X (w^ - w)|^2 <= 4 |P_{S + S^} eps|^2 + 4 lam (k - k^) for w^ = argmin |y - X w|^2 / 2 + lam |w|_0.
 
     Assumptions: p <= 10. Why: the basic inequality |v|^2 / 2 <= <v, eps> + lam (k - k^) and 2ab <= a^2/2 + 2 b^2.
-    Where: theory T2, the shape of Rigollet, Hutter, Thm 2.14. Tight in the first term
+    Where: derived here, the shape of Rigollet, Hutter, Thm 2.14. Tight in the first term
     (near-duplicate columns); 75 % used where both terms count (a spike dropped because noise runs against it).
     """
     name, claim = "l0-penalised-risk", "|X(w^ - w)|^2 <= 4 |P_{S+S^} eps|^2 + 4 lam (k - k^)"
     if problem.p > BRUTE:
-        return Certificate(name, claim, "theory T2", 0.0, 0.0, applies=f"inputs = {problem.p} > {BRUTE}")
+        return Certificate(name, claim, "derived here", 0.0, 0.0, applies=f"inputs = {problem.p} > {BRUTE}")
     found = best_subset(problem, lam, range(problem.p + 1))
     both = np.union1d(problem.support, found).astype(np.intp)
     noise = float(np.square(project(problem.X, both, problem.eps)).sum())
     bound = PENALISED_NOISE * noise + PENALISED_COUNT * lam * (problem.k - len(found))
     rounding = allowance(problem.scale + lam * problem.p, problem.size)
-    return Certificate(name, claim, "theory T2", problem.risk(fit(problem, found)), bound, rounding)
+    return Certificate(name, claim, "derived here", problem.risk(fit(problem, found)), bound, rounding)
 
 
 def near_minimiser(problem: Planted, w: Array) -> Certificate:
     """|w^ - w| <= 2 sqrt(k^ + k) |X'eps|_inf / m + sqrt(2 gap / m) for any w^, gap = max(0, f(w^) - f(w)).
 
     f = |y - X w|^2 / 2, m = lambda_min of the columns S + S^. Assumptions: m > 0. Why: m |d|^2 / 2 <= gap +
-    |X'eps|_inf |d|_1. Where: Jain, Tewari, Kar 2014, Thm 3 (read second-hand), theory T4. Upper bound, tight for
+    |X'eps|_inf |d|_1. Where: Jain, Tewari, Kar 2014, Thm 3 (read second-hand). Upper bound, tight for
     orthonormal columns that see the same noise.
     """
     name, claim = "near-minimiser", "|w^ - w| <= 2 sqrt(k^ + k) |X'eps|_inf / m + sqrt(2 (f(w^) - f(w)) / m)"

@@ -71,26 +71,26 @@ def slope_in_n(seed: int, *, reps: int = 3000) -> Certificate:
     """The risk falls as 1/n: slope -1 of its logarithm over log n.
 
     Assumptions: Gaussian design, p = 16, k = 2, n >= 500, spikes at tau / sqrt(n), lam at the universal threshold.
-    Measured on the output of IHT. Where: Raskutti, Wainwright, Yu 2011 (rate); theory T7.
+    Measured on the output of IHT. Where: Raskutti, Wainwright, Yu 2011 (rate).
     """
     rng = np.random.default_rng([seed, 1])
     risks = [gaussian_risks(rng, n, 16, 2, reps).mean() for n in NS]
     claim = "log risk over log n has slope -1"
     return chance.slope_within(
-        "risk-slope-n", claim, "theory T7", np.log(np.array(NS)), np.log(np.array(risks)), -1.0, -1.0, WIDTH
+        "risk-slope-n", claim, "derived here", np.log(np.array(NS)), np.log(np.array(risks)), -1.0, -1.0, WIDTH
     )
 
 
 def slope_in_k(seed: int, *, reps: int = 2500) -> Certificate:
     """The risk grows a little slower than k, as k log(p/k) does: slope in [0.9, 1] over log k, p = 1000.
 
-    Assumptions: orthonormal design, spikes and threshold at tau. Where: Raskutti, Wainwright, Yu 2011; theory T7.
+    Assumptions: orthonormal design, spikes and threshold at tau. Where: Raskutti, Wainwright, Yu 2011.
     """
     rng = np.random.default_rng([seed, 2])
     risks = [orthonormal_risks(rng, 1000, k, reps).mean() for k in KS]
     claim = "log risk over log k has a slope in [0.9, 1]"
     return chance.slope_within(
-        "risk-slope-k", claim, "theory T7", np.log(np.array(KS)), np.log(np.array(risks)), 0.9, 1.0, WIDTH
+        "risk-slope-k", claim, "derived here", np.log(np.array(KS)), np.log(np.array(risks)), 0.9, 1.0, WIDTH
     )
 
 
@@ -103,21 +103,21 @@ def _over_p(seed: int, purpose: int, reps: int) -> Array:
 def linear_in_log_p(seed: int, *, reps: int = 1000) -> Certificate:
     """The risk is linear in log p: a straight line leaves less than 2 % of its variance over (R^2 > 0.98).
 
-    Assumptions: orthonormal design, k = 8, p = 64 to 8192. Where: Donoho, Johnstone 1994; theory T7.
+    Assumptions: orthonormal design, k = 8, p = 64 to 8192. Where: Donoho, Johnstone 1994.
     """
     samples = _over_p(seed, 3, reps)
     left = 1 - float(np.corrcoef(np.log(PS), samples.mean(axis=1))[0, 1]) ** 2
     error = float((samples.std(axis=1) / samples.mean(axis=1)).max()) / sqrt(reps)
     why = f"the means are known to {error:.2g} > {LINEAR} only" if error > LINEAR else ""
     claim = f"1 - R^2 of the risk over log p <= 0.02; seen R^2 = {1 - left:.4f}"
-    return Certificate("risk-linear-log-p", claim, "theory T7", left, LINEAR, inconclusive=why)
+    return Certificate("risk-linear-log-p", claim, "derived here", left, LINEAR, inconclusive=why)
 
 
 def constant_of_log_p(seed: int, *, reps: int = 1000) -> Certificate:
     """The risk is 2 sigma^2 k log p up to a factor in [0.3, 1.2], at every p.
 
     Measured: the largest distance from the middle of the interval. Assumptions: as for `linear_in_log_p`. Where:
-    the sharp minimax constant is 2 sigma^2 k log(p/k), arXiv 2405.05344; theory T7.
+    the sharp minimax constant is 2 sigma^2 k log(p/k), arXiv 2405.05344.
     """
     samples = _over_p(seed, 4, reps) / (16 * np.log(PS))[:, None]
     ratios = samples.mean(axis=1)
@@ -126,7 +126,7 @@ def constant_of_log_p(seed: int, *, reps: int = 1000) -> Certificate:
     claim = f"0.3 <= risk / (2 sigma^2 k log p) <= 1.2; seen {ratios.min():.3f} to {ratios.max():.3f}"
     middle, reach = sum(RATIO) / 2, (RATIO[1] - RATIO[0]) / 2
     measured = float(np.abs(ratios - middle).max())
-    return Certificate("risk-constant", claim, "theory T7", measured, reach, inconclusive=why)
+    return Certificate("risk-constant", claim, "derived here", measured, reach, inconclusive=why)
 
 
 def support(X: Array, y: Array, k: int) -> Mask:
@@ -158,22 +158,22 @@ def calibration_error(seed: int, *, reps: int = 500) -> Certificate:
     """E |X (w^ - W0)|^2 / n = sigma_S^2 (1 - k/n): the refit looks better on its n tokens than it is.
 
     Assumptions: normal inputs, a fixed support of k inputs, exact refit, no ridge; sigma_S^2 the variance of the
-    dropped part given the kept inputs. Measured: the largest |z| over n. Where: theory T8. Tight.
+    dropped part given the kept inputs. Measured: the largest |z| over n. Where: derived here. Tight.
     """
     claim = "E(training error) = sigma_S^2 (1 - k/n)"
     expected = 1 - 3 / np.array(TOKENS)
-    return chance.means("calibration-error", claim, "theory T8", _calibrated(seed, reps)[0], expected)
+    return chance.means("calibration-error", claim, "derived here", _calibrated(seed, reps)[0], expected)
 
 
 def fresh_error(seed: int, *, reps: int = 800) -> Certificate:
     """E(error on fresh tokens) / sigma_S^2 - 1 = k / (n - k - 1): how calibration size limits a refit.
 
     The excess over 1 is what must be known to 5 %. Assumptions: as for `calibration_error`, n > k + 1. Why: the mean
-    of an inverse Wishart matrix. Where: theory T8. Tight.
+    of an inverse Wishart matrix. Where: derived here. Tight.
     """
     claim = "E(fresh error) / sigma_S^2 - 1 = k/(n-k-1)"
     expected = 3 / (np.array(TOKENS) - 4)
-    return chance.means("fresh-error", claim, "theory T8", _calibrated(seed, reps)[1] - 1, expected)
+    return chance.means("fresh-error", claim, "derived here", _calibrated(seed, reps)[1] - 1, expected)
 
 
 EXPERIMENTS: dict[str, Callable[[int], Certificate]] = {

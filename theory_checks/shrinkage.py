@@ -74,7 +74,7 @@ def thresholding_risk(theta: float, tau: float) -> Certificate:
     """The closed risks of hard and soft thresholding are the risks of the proximal operators of l0 and l1.
 
     Assumptions: theta, tau >= 0, variance 1. Measured: the larger difference to a quadrature through `L0.prox` at
-    lam = tau^2 / 2 and `L1.prox` at lam = tau. Why: integration by parts. Where: Donoho, Johnstone 1994; theory T5.
+    lam = tau^2 / 2 and `L1.prox` at lam = tau. Why: integration by parts. Where: Donoho, Johnstone 1994.
     Tight: bound 0.
     """
     name, claim, where = "thresholding-risk", "E (prox(theta + z) - theta)^2 = closed form", "Donoho, Johnstone 1994"
@@ -88,7 +88,7 @@ def thresholding_risk(theta: float, tau: float) -> Certificate:
 def donoho_johnstone(theta: float, p: int) -> Certificate:
     """R_S(theta, sqrt(2 log p)) <= (2 log p + 1) (1/p + min(theta^2, 1)): soft thresholding nearly has oracle risk.
 
-    Assumptions: p >= 4. Where: Donoho, Johnstone 1994, Thm 1; theory T5. Upper bound; 99 % used near theta = 4.
+    Assumptions: p >= 4. Where: Donoho, Johnstone 1994, Thm 1. Upper bound; 99 % used near theta = 4.
     """
     name, claim = "oracle-inequality", "R_soft(theta, sqrt(2 log p)) <= (2 log p + 1)(1/p + min(theta^2, 1))"
     where = "Donoho, Johnstone 1994, Thm 1"
@@ -120,9 +120,9 @@ def lasso_slow_rate(problem: Planted, lam: float) -> Certificate:
     """|X nu|^2 / n <= 3 lam |w|_1: no condition on the design.
 
     Assumptions: lam >= 2 |X'eps|_inf / n, F(w^) <= F(w). Why: the basic inequality, |nu|_1 <= |w|_1 + |w^|_1. Where:
-    Hastie, Tibshirani, Wainwright 2015, Thm 11.2 (with 12); theory T6. Upper bound.
+    Hastie, Tibshirani, Wainwright 2015, Thm 11.2 (with 12). Upper bound.
     """
-    name, claim, where = "lasso-slow-rate", "|X nu|^2 / n <= 3 lam |w|_1", "theory T6"
+    name, claim, where = "lasso-slow-rate", "|X nu|^2 / n <= 3 lam |w|_1", "derived here"
     reason, nu = _lasso(problem, lam)
     bound = SLOW * lam * float(np.abs(problem.w).sum())
     rounding = allowance(problem.scale / problem.n + bound, problem.size)
@@ -134,32 +134,32 @@ def lasso_fast_rate(problem: Planted, lam: float) -> Certificate:
 
     The second follows from the first by gamma |nu|^2 <= |X nu|^2 / n, so the larger of the first's left side and
     gamma |nu|^2 is measured. Assumptions: as for the slow rate; gamma > 0 (it bounds the restricted eigenvalue from
-    below). Why: |nu|_1 over the cone is at most 4 sqrt(k) |nu|. Where: Bickel, Ritov, Tsybakov 2009; theory T6. Upper.
+    below). Why: |nu|_1 over the cone is at most 4 sqrt(k) |nu|. Where: Bickel, Ritov, Tsybakov 2009. Upper.
     """
     name, claim = "lasso-fast-rate", "max(|X nu|^2 / n, gamma |nu|^2) <= 9 k lam^2 / gamma"
     gamma = float(np.linalg.eigvalsh(problem.problem.H)[0])
     reason, nu = _lasso(problem, lam)
     if gamma <= allowance(problem.p, problem.size):
         reason = reason or f"gamma = {gamma:.3g}, zero to rounding"
-        return Certificate(name, claim, "theory T6", 0.0, 0.0, applies=reason)
+        return Certificate(name, claim, "derived here", 0.0, 0.0, applies=reason)
     bound = FAST * problem.k * lam**2 / gamma
     measured = max(_mean_square(problem, nu), gamma * float(np.square(nu).sum()))
     rounding = allowance(problem.scale / problem.n + bound, problem.size)
-    return Certificate(name, claim, "theory T6", measured, bound, rounding, applies=reason)
+    return Certificate(name, claim, "derived here", measured, bound, rounding, applies=reason)
 
 
 def lasso_cone(problem: Planted, lam: float) -> Certificate:
     """|nu off S|_1 <= 3 |nu on S|_1: the error lies in the cone over which gamma is taken.
 
     Assumptions: as for the slow rate. Why: 0 <= 3/2 lam |nu_S|_1 - 1/2 lam |nu_{S^c}|_1 in the basic inequality.
-    Where: Bickel, Ritov, Tsybakov 2009; theory T6. Upper bound.
+    Where: Bickel, Ritov, Tsybakov 2009. Upper bound.
     """
     name, claim = "lasso-cone", "|nu off S|_1 <= 3 |nu on S|_1"
     reason, nu = _lasso(problem, lam)
     on = float(np.abs(nu[problem.w != 0]).sum())
     off = float(np.abs(nu[problem.w == 0]).sum())
     rounding = allowance(float(np.abs(problem.w).sum() + np.abs(nu).sum()), problem.size)
-    return Certificate(name, claim, "theory T6", off, CONE * on, rounding, applies=reason)
+    return Certificate(name, claim, "derived here", off, CONE * on, rounding, applies=reason)
 
 
 def _risks(case: Case) -> Iterator[Certificate]:

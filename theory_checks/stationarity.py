@@ -22,7 +22,7 @@ def fixed_point(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -
     Clauses, each in units of x: s |grad_i f| = 0 on S; with a penalty |x_i| >= sqrt(2 lam s) on S and
     s |grad_i f| <= sqrt(2 lam s) off S; with a budget s |grad_i f| <= M off S. Measured: the worst violation.
     Bound: the move at which the run was told to stop, twice (once for x_{t+1} - x_t, once for v - x_t).
-    Assumptions: the run stopped because it converged. Where: Beck, Eldar 2013, Lemma 2.2 (budget); theory S1. Tight.
+    Assumptions: the run stopped because it converged. Where: Beck, Eldar 2013, Lemma 2.2 (budget). Tight.
     """
     name, claim = "fixed-point", "s |grad f| = 0 on the support, s |grad f| <= the threshold off it, |x| >= it on it"
     worst = _clauses(problem, sparsity, solution)
@@ -59,7 +59,7 @@ def masked_least_squares(problem: LayerProblem, mask: Mask, W: Array, *, tol: fl
     """On its support W solves the normal equations of every row to the relative residual `tol`.
 
     |grad_S f(W)| <= tol |grad_S f(0)| row by row. Assumptions: W is supported on `mask`. Why: f is convex, so a
-    zero gradient on the support is the minimum there. Where: ALPS, Meng et al. 2024, eq. (6); theory E2. Tight.
+    zero gradient on the support is the minimum there. Where: ALPS, Meng et al. 2024, eq. (6). Tight.
     """
     name, claim = "masked-least-squares", "|grad f(W)| on the support <= tol |grad f(0)| on it, for every row"
     where = "normal equations on a support"
@@ -76,7 +76,7 @@ def masked_least_squares(problem: LayerProblem, mask: Mask, W: Array, *, tol: fl
 def refinement_descends(problem: LayerProblem, before: Array, after: Array) -> Certificate:
     """Refinement on a fixed support never raises f, and never leaves the support.
 
-    f(after) - f(before) <= 0 in the difference form. Assumptions: none. Where: theory D5. Upper bound.
+    f(after) - f(before) <= 0 in the difference form. Assumptions: none. Where: derived here. Upper bound.
     """
     name, claim, where = (
         "refinement-descends",

@@ -52,19 +52,19 @@ def stationary_pythagoras(problem: Planted, penalty: L0, found: Solution) -> Cer
 
     Assumptions: the run converged and its tolerated move is below the threshold. Measured: the difference. Bound:
     what a gradient of the tolerated size on S^ can contribute, 2 |P eps| r + r^2, r^2 = |g|^2 / lambda_min(X_S^).
-    Why: x is the least-squares solution on S^. No global optimality, no RIP. Where: theory T3. Tight.
+    Why: x is the least-squares solution on S^. No global optimality, no RIP. Where: derived here. Tight.
     """
     name, claim = "stationary-pythagoras", "|X(x - w)|^2 = |P_S^ eps|^2 + |(I - P_S^) X w|^2 at a fixed point"
     reason, gradient = _rest(problem, penalty, found)
     if reason:
-        return Certificate(name, claim, "theory T3", 0.0, 0.0, applies=reason)
+        return Certificate(name, claim, "derived here", 0.0, 0.0, applies=reason)
     T = np.flatnonzero(found.weight[0])
     variance = float(np.square(project(problem.X, T, problem.eps)).sum())
     bias = float(np.square(problem.signal - project(problem.X, T, problem.signal)).sum())
     reach = gradient / sqrt(smallest(problem.X, T))
     slack = 2 * sqrt(variance) * reach + reach**2
     measured = abs(problem.risk(found.weight[0]) - variance - bias)
-    return Certificate(name, claim, "theory T3", measured, slack, _rounding(problem))
+    return Certificate(name, claim, "derived here", measured, slack, _rounding(problem))
 
 
 def stationary_bias(problem: Planted, penalty: L0, found: Solution) -> Certificate:
@@ -73,7 +73,7 @@ def stationary_bias(problem: Planted, penalty: L0, found: Solution) -> Certifica
     Lam = sqrt(2 lam / alpha) + |X_M' (I - P_S^) eps|_inf, m = lambda_min of the columns S + S^. Assumptions: as for
     `stationary_pythagoras`, something missed. Why: bias^2 = <w_M, X_M' (r - (I - P) eps)> <= sqrt|M| |w_M| Lam, and
     m |w_M|^2 <= bias^2. With lam / alpha of order sigma^2 n log p this is the rate sigma^2 k log p that global
-    minimisers have. Where: theory T3. Upper bound; tight for one entry just below the threshold (`just_missed`).
+    minimisers have. Where: derived here. Upper bound; tight for one entry just below the threshold (`just_missed`).
     """
     name, claim = "stationary-bias", "|(I - P_S^) X w|^2 <= |M| (sqrt(2 lam/alpha) + |X_M'(I-P) eps|_inf)^2 / m"
     reason, gradient = _rest(problem, penalty, found)
@@ -81,7 +81,7 @@ def stationary_bias(problem: Planted, penalty: L0, found: Solution) -> Certifica
     missed = np.setdiff1d(problem.support, T).astype(np.intp)
     if reason or not len(missed):
         why = reason or f"missed entries of the truth = 0 of {problem.k}"
-        return Certificate(name, claim, "theory T3", 0.0, 0.0, applies=why)
+        return Certificate(name, claim, "derived here", 0.0, 0.0, applies=why)
     assert found.trace is not None
     m = smallest(problem.X, np.union1d(problem.support, T).astype(np.intp))
     eps = problem.eps - project(problem.X, T, problem.eps)
@@ -89,7 +89,7 @@ def stationary_bias(problem: Planted, penalty: L0, found: Solution) -> Certifica
     slack = gradient * (1 + problem.n * problem.problem.lipschitz / m)
     bound = len(missed) * (threshold + uncaught_noise(problem.X, missed, eps) + slack) ** 2 / m
     bias = float(np.square(problem.signal - project(problem.X, T, problem.signal)).sum())
-    return Certificate(name, claim, "theory T3", bias, bound, _rounding(problem))
+    return Certificate(name, claim, "derived here", bias, bound, _rounding(problem))
 
 
 def _rounding(problem: Planted) -> float:

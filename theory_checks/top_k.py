@@ -68,7 +68,7 @@ def penalty_is_budget(z: Array, k: int, s: float) -> Certificate:
     """prox_{s lam |.|_0}(z) = P_k(z) exactly for lam in [|z|_(k+1)^2 / 2s, |z|_(k)^2 / 2s), and for no other lam.
 
     Assumptions: |z|_(k+1) < |z|_(k) by more than rounding (a tie has an empty interval). Measured: entries that differ
-    at three penalties inside, plus the penalties on either side that agree. Where: theory P6. Tight: bound 0.
+    at three penalties inside, plus the penalties on either side that agree. Where: derived here. Tight: bound 0.
     """
     name, claim, where = "penalty-interval", "threshold sqrt(2 lam s) = top-k, lam in an interval", "order statistics"
     low, high = penalty_interval(z, k, s)
