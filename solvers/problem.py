@@ -52,7 +52,7 @@ class Gram:
         """Root mean square of every input, (in,): sqrt(diag H)."""
         return np.sqrt(np.maximum(np.diag(self.H), 0.0))
 
-    @lru_cache(maxsize=4)  # noqa: B019 - a Gram lives as long as its site; layers of the site share the result
+    @lru_cache(maxsize=1)  # noqa: B019 - the layers of a site share the result; one site is in memory at a time
     def normalised(self, mu: float) -> tuple[Gram, Array]:
         """(D^-1 H D^-1 + mu I, D) with D = diag(norms): unit diagonal plus the ridge.
 
