@@ -15,7 +15,7 @@ from solvers.methods import near
 from solvers.refusal import Refusal
 from theory_checks.certificate import Certificate
 from theory_checks.claims import CLAIMS, worst
-from theory_checks.contract import CONTRACT
+from theory_checks.matrix import CHECKS, matrix, needed
 from theory_checks.mutants import MUTANTS, kills
 from theory_checks.scaling import EXPERIMENTS
 from theory_checks.synthetic import Case, cases
@@ -28,22 +28,23 @@ screen = Console(emoji=False)
 @app.command()
 def main(
     claims: Annotated[list[str] | None, typer.Argument(help="Claims to evaluate (default: all), or 'mutants'.")] = None,
-    examples: Annotated[int | None, typer.Option(min=1, help="Synthetic layers per claim (100; mutants: 40).")] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="Synthetic layers per claim (100; mutants: 20).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the synthetic layers.")] = 0,
-    matrix: Annotated[bool, typer.Option(help="With mutants: every defect against every check, slow.")] = False,
+    named: Annotated[bool, typer.Option(help="With mutants: only the checks that each defect names, fast.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="With mutants: processes (one per core).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Evaluate claims on synthetic layers and print the worst case of each: measured against bound.
 
-    Statistical claims run once, from the seed. `python -m theory_checks mutants` plants every known defect and shows
-    which checks notice it, and how soon: those that are named for it, or all with --matrix.
+    Statistical claims run once, from the seed. `python -m theory_checks mutants` plants every known defect, tries every
+    check on it and shows which notice it, and how soon; minutes, or seconds with --named.
     Exit code 1 if a claim fails or stays inconclusive, or if a planted defect survives.
 
     Example: python -m theory_checks sufficient-decrease safeguard --examples 500
     """
     try:
         if claims == ["mutants"]:
-            good = _mutants(examples or 40, seed, as_json, matrix)
+            good = _mutants(examples or 20, seed, as_json, named, workers)
         else:
             good = _claims(_known(claims or [*CLAIMS, *EXPERIMENTS]), examples or 100, seed, as_json)
     except Refusal as refusal:
@@ -101,26 +102,35 @@ def _print_claim(row: dict[str, Any]) -> None:
     screen.print(f"    {escape(row['claim'])}  ({escape(row['where'])})", soft_wrap=True, highlight=False, style="dim")
 
 
-def _mutants(most: int, seed: int, as_json: bool, whole: bool) -> bool:
-    checks = [*CLAIMS, *CONTRACT, *EXPERIMENTS]
-    matrix: dict[str, dict[str, int | None]] = {}
+def _mutants(most: int, seed: int, as_json: bool, named: bool, workers: int | None) -> bool:
     with Progress(console=log, transient=True) as bar:
-        task = bar.add_task("planted defects", total=len(MUTANTS))
-        for mutant in MUTANTS:
-            matrix[mutant.name] = kills(mutant, checks if whole else mutant.killed_by, most, seed)
-            bar.advance(task)
-    survivors = [name for name, row in matrix.items() if not any(row.values())]
-    idle = [check for check in checks if not any(row.get(check) for row in matrix.values())]
+        task = bar.add_task("planted defects")
+        if named:
+            found = {mutant.name: kills(mutant, mutant.killed_by, most, seed) for mutant in bar.track(MUTANTS)}
+        else:
+            found = matrix(
+                [mutant.name for mutant in MUTANTS],
+                CHECKS,
+                most=most,
+                seed=seed,
+                workers=workers,
+                progress=lambda done, of: bar.update(task, completed=done, total=of),
+            )
+    survivors = [name for name, row in found.items() if not any(row.values())]
+    idle = [check for check in CHECKS if not any(row.get(check) for row in found.values())]
+    alone = {check: names for check, names in needed(found).items() if names}
     if as_json:
-        print(
-            json.dumps({"seed": seed, "examples": most, "killed_after": matrix, "survivors": survivors, "idle": idle})
-        )
+        document = {"seed": seed, "examples": most, "killed_after": found, "survivors": survivors}
+        print(json.dumps({**document, "idle": idle, "alone": {} if named else alone}))
     else:
-        screen.print(f"{len(MUTANTS)} planted defects, {len(checks)} checks, up to {most} layers (seed {seed})")
-        for name, row in matrix.items():
+        screen.print(f"{len(MUTANTS)} planted defects, {len(CHECKS)} checks, up to {most} layers (seed {seed})")
+        for name, row in found.items():
             screen.print(_verdict(name, row), soft_wrap=True, highlight=False)
         screen.print(f"survivors: {', '.join(survivors) or 'none'}", soft_wrap=True, highlight=False)
         screen.print(f"checks that noticed nothing: {', '.join(idle) or 'none'}", soft_wrap=True, highlight=False)
+        if not named:
+            told = f"{len(alone)} checks each notice a defect that no other notices: {', '.join(alone)}"
+            screen.print(told, soft_wrap=True, highlight=False)
     return not survivors
 
 

@@ -13,6 +13,7 @@ from solvers.solution import Solution
 from solvers.sparsity import L0, L1, KeepGroups
 from theory_checks import enumeration, envelope, optimality, projections, removal, restoration, top_k
 from theory_checks.mutant import Mutant, Patch
+from theory_checks.support import windows
 
 _largest, _admm_step, _iht_step, _exact = sparsity.largest, admm.step, iht.step, linalg.least_squares_exact
 _interval, _envelope, _remove, _optimum = top_k.penalty_interval, envelope.envelope, removal.remove, enumeration.optimum
@@ -91,9 +92,13 @@ def _raw_difference(penalty: L0 | L1, X: Any, rho: float) -> Any:
     return value, gradient * rho
 
 
-def _diagonal_of_H(problem: LayerProblem, budget: Any) -> float:
-    cost = np.sort(np.diag(problem.H) * np.square(problem.W0) / 2, axis=1)
-    return float(cost[:, : cost.shape[1] - budget.keep].sum())
+def _diagonal_of_H(problem: LayerProblem, sparsity: Any) -> float:
+    """The separable bound with diag H, which is not below H, in the place of the ridge."""
+    cost = np.diag(problem.H) * np.square(problem.W0) / 2
+    if isinstance(sparsity, L0):
+        return float(np.minimum(cost, sparsity.lam).sum())
+    cheap = np.sort(windows(sparsity, cost), axis=1)
+    return float(cheap[:, : cheap.shape[1] - sparsity.keep].sum())
 
 
 def _second_best(problem: LayerProblem, k: int, lam: float = 0.0) -> enumeration.Optimum:

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from theory_checks import __main__ as cli
+from theory_checks import matrix
 from theory_checks.certificate import Certificate
 from theory_checks.claims import CLAIMS
-from theory_checks.contract import CONTRACT
 from theory_checks.mutant import Mutant
 from theory_checks.mutants import MUTANTS
 from theory_checks.scaling import EXPERIMENTS
@@ -89,15 +89,15 @@ def test_a_claim_that_fails_exits_1():
 
 @pytest.fixture
 def few(monkeypatch):
-    """Two mutants and two checks, so that the matrix takes seconds."""
-    monkeypatch.setattr(cli, "CLAIMS", {name: CLAIMS[name] for name in ("token-form", "normalisation")})
-    monkeypatch.setattr(cli, "CONTRACT", {"refuses": CONTRACT["refuses"]})
-    monkeypatch.setattr(cli, "EXPERIMENTS", {})
-    monkeypatch.setattr(cli, "MUTANTS", [m for m in MUTANTS if m.killed_by in (("refuses",), ("normalisation",))])
+    """Two mutants and three checks, so that the matrix takes seconds."""
+    mutants = [m for m in MUTANTS if m.killed_by in (("refuses",), ("normalisation",))]
+    monkeypatch.setattr(cli, "CHECKS", ("token-form", "normalisation", "refuses"))
+    monkeypatch.setattr(cli, "MUTANTS", mutants)
+    monkeypatch.setattr(matrix, "MUTANTS", [*mutants, Mutant("harmless", (), ())])
 
 
 def test_the_matrix_tells_after_how_many_layers_each_defect_was_noticed(few):
-    done = _run("mutants", "--matrix", "--json", "--examples", "3")
+    done = _run("mutants", "--workers", "1", "--json", "--examples", "3")
     document = json.loads(done.stdout)
     assert done.exit_code == 0
     assert document["survivors"] == []
@@ -108,19 +108,24 @@ def test_the_matrix_tells_after_how_many_layers_each_defect_was_noticed(few):
         "refuses": 1,
     }
     assert document["killed_after"]["normalised: the ridge is left out"]["normalisation"] >= 1
+    assert document["alone"] == {
+        "normalisation": ["normalised: the ridge is left out"],
+        "refuses": ["problem: NaN is let in"],
+    }
 
 
 def test_a_survivor_exits_1_and_is_named(few, monkeypatch):
-    monkeypatch.setattr(cli, "MUTANTS", [*cli.MUTANTS, Mutant("harmless", (), ())])
-    done = _run("mutants", "--examples", "2")
+    monkeypatch.setattr(cli, "MUTANTS", matrix.MUTANTS)
+    done = _run("mutants", "--workers", "1", "--examples", "2")
     assert done.exit_code == 1
     assert "survivors: harmless" in done.stdout
     assert "checks that noticed nothing: token-form" in done.stdout
     assert "normalisation after 1" in done.stdout
+    assert "2 checks each notice a defect that no other notices: normalisation, refuses" in done.stdout
 
 
-def test_without_the_matrix_a_defect_meets_the_checks_that_are_named_for_it(few):
-    document = json.loads(_run("mutants", "--json", "--examples", "3").stdout)
+def test_named_tries_only_the_checks_that_a_defect_names(few):
+    document = json.loads(_run("mutants", "--named", "--json", "--examples", "3").stdout)
     assert document["killed_after"]["problem: NaN is let in"] == {"refuses": 1}
 
 
