@@ -47,7 +47,7 @@ class Reach(NamedTuple):
                 return _key(thing.__code__) in self.functions
         return patch.attribute in self.names
 
-    def __or__(self, other: Reach) -> Reach:  # type: ignore[override]
+    def __or__(self, other: Reach) -> Reach:
         return Reach(self.functions | other.functions, self.names | other.names)
 
 
