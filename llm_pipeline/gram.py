@@ -1,4 +1,4 @@
-"""The mean Gram of an input, streamed: one pass over the calibration tokens, one matrix in memory.
+"""The mean Gram of an input, and how far pruned predecessors moved it, streamed over the calibration tokens.
 
 Products are accumulated in float32 per chunk of tokens (float64 for float64 inputs) and chunks are summed in float64.
 """
@@ -54,6 +54,42 @@ class MeanGram:
             raise Refusal("a mean needs at least one token; none arrived. Was the block run while it was watched?")
         mean = self._sum.cpu().numpy() / self.tokens
         return (mean + mean.T) / 2
+
+
+class MeanDrift:
+    """Means of `(x~ - x) x~^T` and `(x~ - x)(x~ - x)^T` over tokens: x the dense input of a layer, x~ the one it gets.
+
+    Parameters
+    ----------
+    width : int
+        Number of input features.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.tokens = 0
+        self._cross = self._square = torch.zeros(())
+
+    def add(self, dense: torch.Tensor, moved: torch.Tensor) -> None:
+        """Count the tokens of two inputs of shape `(..., width)`."""
+        if dense.shape != moved.shape or moved.shape[-1] != self.width:
+            raise Refusal(
+                f"two inputs of width {self.width} are expected; {tuple(dense.shape)}, {tuple(moved.shape)} arrived."
+            )
+        pairs = (x.detach().reshape(-1, self.width).split(CHUNK_TOKENS) for x in (dense, moved))
+        for x, after in zip(*pairs, strict=True):
+            exact = after if after.dtype == torch.float64 else after.to(torch.float32)
+            d = exact - x.to(exact.dtype)
+            self._cross = self._cross.to(d.device) + (d.T @ exact).to(torch.float64)
+            self._square = self._square.to(d.device) + (d.T @ d).to(torch.float64)
+            self.tokens += len(d)
+
+    def value(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both means `(width, width)` in float64, the second exactly symmetric."""
+        if not self.tokens:
+            raise Refusal("a mean needs at least one token; none arrived. Were both blocks run?")
+        cross, square = (sum_.cpu().numpy() / self.tokens for sum_ in (self._cross, self._square))
+        return cross, (square + square.T) / 2
 
 
 @contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
-from solvers.sparsity import Array
+from solvers.problem import LayerProblem
+from solvers.sparsity import L1, Array
 
 
 class Stop(Enum):
@@ -45,11 +47,23 @@ class Trace:
         return len(self.objective)
 
 
+class Relaxed(NamedTuple):
+    """A convex relaxation as it was solved: the problem, its penalty, and the weights (out, in) before rounding."""
+
+    problem: LayerProblem
+    penalty: L1
+    weight: Array
+
+
 @dataclass(frozen=True)
 class Solution:
-    """Weights (out, in) in the coordinates of the problem solved, and how they came about."""
+    """Weights (out, in) in the coordinates of the problem solved, and how they came about.
+
+    `relaxed` is what was rounded to `weight`, for methods that solve a relaxation first.
+    """
 
     weight: Array
     stop: Stop = Stop.CLOSED_FORM
     trace: Trace | None = None
     bias: Array | None = None
+    relaxed: Relaxed | None = None

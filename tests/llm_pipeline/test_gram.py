@@ -10,8 +10,10 @@ import torch
 
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.checkpoint import Checkpoint
-from llm_pipeline.gram import CHUNK_TOKENS, MeanGram, watching
+from llm_pipeline.gram import CHUNK_TOKENS, MeanDrift, MeanGram, watching
+from solvers.problem import Gram, LayerProblem
 from solvers.refusal import Refusal
+from theory_checks.certificate import allowance
 
 RNG = np.random.default_rng(11)
 INTEGERS = RNG.integers(-7, 8, size=(3, 2731, 6))  # more than one chunk; sums stay below 2**24
@@ -104,3 +106,33 @@ def test_hooks_are_gone_when_the_block_fails(tiny: Path) -> None:
     with pytest.raises(ZeroDivisionError), watching(block, {"mlp.down_proj": MeanGram(40)}):
         raise ZeroDivisionError
     assert not block.get_submodule("mlp.down_proj")._forward_pre_hooks
+
+
+def test_the_drift_gives_the_error_against_the_dense_output_by_tokens() -> None:
+    W0, W = RNG.standard_normal((4, 6)), RNG.standard_normal((4, 6))
+    moved = INTEGERS + RNG.integers(-2, 3, size=INTEGERS.shape)
+    gram, drift = MeanGram(6), MeanDrift(6)
+    for x, after in zip(torch.as_tensor(INTEGERS).double(), torch.as_tensor(moved).double(), strict=True):
+        gram.add(after)
+        drift.add(x, after)
+    cross, square = drift.value()
+    problem = LayerProblem(W0, Gram(gram.value()), W0 @ cross, float(np.vdot(W0 @ square, W0)) / 2)
+    by_tokens = np.square(moved @ W.T - INTEGERS @ W0.T).sum(axis=-1).mean() / 2
+    assert abs(problem.value(W) - by_tokens) <= allowance(problem.magnitude(W), INTEGERS.size)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_drift_of_small_integers_is_exact(dtype: torch.dtype) -> None:
+    drift, moved = MeanDrift(6), INTEGERS + 1
+    drift.add(torch.as_tensor(INTEGERS).to(dtype), torch.as_tensor(moved).to(dtype))
+    cross, square = drift.value()
+    np.testing.assert_array_equal(cross, np.broadcast_to(moved.reshape(-1, 6).mean(axis=0), (6, 6)))
+    np.testing.assert_array_equal(square, np.ones((6, 6)))
+    assert drift.tokens == INTEGERS.shape[0] * INTEGERS.shape[1]
+
+
+def test_drift_wants_two_inputs_of_one_shape() -> None:
+    with pytest.raises(Refusal, match=r"two inputs of width 6 are expected; \(2, 6\), \(3, 6\) arrived"):
+        MeanDrift(6).add(torch.zeros(2, 6), torch.zeros(3, 6))
+    with pytest.raises(Refusal, match="at least one token"):
+        MeanDrift(6).value()
