@@ -2,12 +2,12 @@
 
 >>> import solvers
 >>> sorted(solvers.METHODS)
-['dense', 'iht', 'magnitude', 'maiht', 'maiht-released', 'wanda']
+['admm', 'admm-released', 'alps', 'dense', 'iht', 'magnitude', 'maiht', 'maiht-released', 'sparsegpt', 'wanda']
 """
 
 from importlib.metadata import entry_points
 
-from solvers import iht, magnitude, maiht, released, wanda
+from solvers import admm, alps, iht, magnitude, maiht, released, sparsegpt, wanda
 from solvers.methods import Method, near
 from solvers.problem import Gram, LayerProblem
 from solvers.refusal import Refusal
@@ -16,6 +16,7 @@ from solvers.sparsity import L0, L1, KeepGroups, KeepNofM, KeepPerLayer, KeepPer
 
 ONE_SHOT = frozenset({"exact", "rows", "inputs", "scale", "identity"})
 DESCENT = frozenset({"rows", "scale", "identity", "descends"})
+SPLITTING = frozenset({"rows", "inputs", "scale"})
 
 METHODS: dict[str, Method] = {
     "dense": Method(
@@ -37,6 +38,12 @@ METHODS: dict[str, Method] = {
         normalised=True,
         promises=frozenset({"scale", "identity"}),
     ),
+    "sparsegpt": Method(sparsegpt.sparsegpt, "gram", "Frantar, Alistarh 2023", promises=frozenset({"exact", "scale"})),
+    "admm": Method(admm.admm, "gram", "Boza 2024", normalised=True, promises=SPLITTING),
+    "admm-released": Method(
+        released.admm_released, "gram", "the author's code, 2024", normalised=True, promises=SPLITTING
+    ),
+    "alps": Method(alps.alps, "gram", "Meng et al. 2024", normalised=True, promises=SPLITTING),
 }
 
 

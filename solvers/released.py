@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from solvers import maiht
+from solvers import admm, maiht
 from solvers.iterate import iterate
 from solvers.problem import LayerProblem
 from solvers.refine import gradient_steps
 from solvers.schedule import Schedule, constant
 from solvers.solution import Solution
-from solvers.sparsity import L0, Array, KeepNofM, KeepPerLayer, Sparsity
+from solvers.sparsity import L0, Array, Budget, KeepNofM, KeepPerLayer, Sparsity
 
 
 def maiht_released(
@@ -54,3 +54,22 @@ def steer(budget: KeepPerLayer, W0: Array, iters: int, s: float) -> Schedule:
         return L0(lam * (1 + target - delta - np.mean(x == 0))) if t < iters else None
 
     return penalty
+
+
+def admm_released(
+    problem: LayerProblem, sparsity: Budget, *, iters: int = 20, refresh: int = 15, rho: float = 1.0
+) -> Solution:
+    """Boza's ADMM pruner as the released default branch runs it.
+
+    A reconstruction from the behaviour of https://github.com/fmfi-compbio/admm-pruning (commit 8039208). Difference
+    from `admm`: under a whole-layer budget the ramp is computed and ignored, the mask has its final sparsity from the
+    first round on. Budgets per row and n:m ramp as in `admm`. Ties are cut, so that the count is exact.
+
+    Parameters
+    ----------
+    iters : updates of the weight
+    refresh : rounds in which the mask is chosen anew
+    rho : weight of the coupling W = Z
+    """
+    masks = admm.at_once if isinstance(sparsity, KeepPerLayer) else admm.ramp
+    return admm.run(problem, sparsity, masks, iters, refresh, rho)

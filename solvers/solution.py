@@ -15,6 +15,7 @@ class Stop(Enum):
 
     CLOSED_FORM = "closed form: one pass, nothing to iterate"
     CONVERGED = "converged: neither the plain step nor the iterate moved by more than the tolerance"
+    SETTLED = "settled: the support did not change between two checks"
     EXHAUSTED = "iterations exhausted"
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from solvers.sparsity import Sparsity
 from theory_checks import (
+    compensation,
     descent,
     enumeration,
     envelope,
@@ -25,6 +26,7 @@ from theory_checks import (
     restoration,
     risk,
     shrinkage,
+    splitting,
     stationarity,
     stationary_risk,
     support,
@@ -45,8 +47,10 @@ def _prox(case: Case) -> Iterator[Certificate]:
 
 def _counts(case: Case) -> Iterator[Certificate]:
     for budget in case.budgets:
-        for method in ("magnitude", "wanda", "iht", "maiht"):
+        for method in ("magnitude", "wanda", "iht", "maiht", "admm", "admm-released", "alps"):
             yield support.exact_count(budget, case.W0, case.run(method, budget).weight)
+        for blocksize in (3, 128):
+            yield support.exact_count(budget, case.W0, case.run("sparsegpt", budget, blocksize=blocksize).weight)
     for budget in case.budgets[1:]:
         yield support.exact_count(budget, case.W0, case.run("maiht-released", budget, step=0.0).weight)
 
@@ -159,6 +163,8 @@ CLAIMS: dict[str, Check] = {
     **top_k.CHECKS,
     **restoration.CHECKS,
     **removal.CHECKS,
+    **compensation.CHECKS,
+    **splitting.CHECKS,
     **envelope.CHECKS,
     **enumeration.CHECKS,
     **minima.CHECKS,

@@ -1,4 +1,4 @@
-"""ADMM on a fixed mask: where it converges, what it refuses, and that it leaves its arguments alone."""
+"""ADMM: where a fixed mask converges, how a moving one tightens, what is refused, and that arguments are left alone."""
 
 import inspect
 
@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 
 import solvers
-from solvers import LayerProblem, Refusal, Stop
-from solvers.admm import State, fixed_mask_admm, step
+from solvers import KeepNofM, KeepPerLayer, KeepPerRow, LayerProblem, Refusal, Stop
+from solvers.admm import State, admm, at_once, fixed_mask_admm, ramp, rounds, step
 from solvers.linalg import cholesky, least_squares_exact
+from solvers.released import admm_released
 from theory_checks.certificate import allowance
 from theory_checks.restoration import design_of, masks_of
 from theory_checks.strategies import cases
@@ -102,3 +103,88 @@ def test_it_is_a_page_of_its_own_and_no_method_that_chooses_a_mask():
     assert fixed_mask_admm not in [method.run for method in solvers.METHODS.values()]
     explained = inspect.signature(fixed_mask_admm).parameters.keys() - {"problem"}
     assert all(f"    {name} : " in fixed_mask_admm.__doc__ for name in explained)
+
+
+def _counts(budget, choose=None, iters=20):
+    choose = choose or ramp(budget, CASE.judge.shape, 15)
+    return [np.count_nonzero(k.Z) for _, k in rounds(CASE.judge, choose, 1.0, iters)]
+
+
+def test_the_first_round_starts_at_the_dense_weight_and_the_mask_rests_after_fifteen():
+    budget = KeepPerRow(3)
+    made = list(rounds(CASE.judge, ramp(budget, CASE.judge.shape, 15), 1.0, 20))
+    assert len(made) == 21
+    assert np.array_equal(made[0][0], CASE.judge.W0)
+    supports = [k.Z != 0 for _, k in made]
+    assert all(np.array_equal(supports[14], later) for later in supports[15:])
+    assert np.array_equal(admm(CASE.judge, budget).weight, made[-1][1].Z)
+
+
+@pytest.mark.parametrize(
+    ("budget", "removed", "windows"),
+    [(KeepPerRow(3), 5, 3), (KeepPerLayer(9), 15, 1), (KeepNofM(1, 4), 18, 1)],
+    ids=["per row", "per layer", "n:m"],
+)
+def test_the_mask_tightens_on_the_cubic_schedule(budget, removed, windows):
+    expected = [24 - windows * int(removed * (1 - (1 - t / 15) ** 3) + 0.5) for t in range(1, 16)]
+    assert _counts(budget) == expected + [expected[-1]] * 6
+
+
+def test_the_winners_of_every_window_are_safe_while_n_of_m_ramps():
+    budget = KeepNofM(2, 4)
+    choose = ramp(budget, CASE.judge.shape, 15)
+    for t in range(15):
+        scores = np.abs(CASE.some_weight(70 + t))
+        assert choose(t, scores)[budget.mask(scores)].all()
+    assert np.array_equal(choose(14, scores), budget.mask(scores))
+    assert choose(15, scores) is None
+
+
+@given(case=cases())
+def test_with_enough_rounds_it_solves_least_squares_on_the_support_it_chose(case):
+    design = design_of(case)
+    for budget in case.budgets:
+        found = admm(case.judge, budget, iters=600, rho=_best_rho(case)).weight
+        reference = least_squares_exact(case.judge, found != 0)
+        stretch = float(np.sqrt(design.spectrum()[-1] / design.spectrum()[0]))
+        assert np.linalg.norm(found - reference) <= design.rounding(reference) * (2 + 2 * stretch)
+
+
+def test_the_release_ramps_every_budget_but_the_whole_layers():
+    for budget in (KeepPerRow(3), KeepNofM(2, 4)):
+        assert np.array_equal(admm(CASE.judge, budget).weight, admm_released(CASE.judge, budget).weight)
+    whole = KeepPerLayer(9)
+    assert _counts(whole, at_once(whole, CASE.judge.shape, 15)) == [9] * 21
+    assert not np.array_equal(admm(CASE.judge, whole).weight, admm_released(CASE.judge, whole).weight)
+    assert np.count_nonzero(admm_released(CASE.judge, whole).weight) == 9
+
+
+@pytest.mark.parametrize("rho", [1.0, 4.0])
+def test_on_a_diagonal_gram_it_keeps_the_best_support_where_rho_is_the_diagonal_or_more(rho):
+    problem = LayerProblem.of(np.array([[1.0, 0.97, -0.5, 0.1]]), np.eye(4))
+    kept = admm(problem, KeepPerRow(2), rho=rho).weight
+    assert (kept != 0).tolist() == [[True, True, False, False]]
+    assert np.abs(kept - [[1.0, 0.97, 0.0, 0.0]]).max() <= allowance(4.0, 4)
+
+
+def test_a_smaller_rho_lets_a_removed_weight_back_for_a_better_one_so_the_optimum_is_not_promised():
+    """h = 1, rho = 1/4: a removed w scores w (1 - 2 rho / (h + rho)) + w = 1.6 w in the next round, above a kept 1."""
+    problem = LayerProblem.of(np.array([[1.0, 0.97]]), np.eye(2))
+    ended = {tuple(admm(problem, KeepPerRow(1), rho=0.25, refresh=r).weight[0] != 0) for r in range(1, 16)}
+    assert ended == {(True, False), (False, True)}
+    assert "identity" not in solvers.find("admm").promises
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"refresh": 0}, "refresh is 1 to iters + 1 = 21 rounds; got 0. The release takes 15 of 20."),
+        ({"refresh": 12, "iters": 10}, "refresh is 1 to iters + 1 = 11 rounds; got 12."),
+        ({"rho": 0.0}, "rho must be positive and finite; got 0.0."),
+    ],
+)
+def test_a_budget_that_would_not_be_reached_is_refused(options, words):
+    for method in (admm, admm_released):
+        with pytest.raises(Refusal) as refusal:
+            method(CASE.judge, KeepPerRow(3), **options)
+        assert words in str(refusal.value)

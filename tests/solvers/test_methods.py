@@ -28,7 +28,7 @@ def test_every_name_finds_its_row(name):
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("maith", r"unknown method 'maith'\. Did you mean 'maiht'\? Known: dense, iht, magnitude, maiht, "),
+        ("maith", r"unknown method 'maith'\. Did you mean 'maiht'\? Known: admm, admm-released, alps, dense, iht, "),
         ("Wanda", "Did you mean 'wanda'"),
         ("zzz", r"unknown method 'zzz'\. Known: "),
         (None, "unknown method 'None'"),
@@ -42,7 +42,7 @@ def test_a_name_that_does_not_exist_is_refused_with_the_nearest(typed, words):
 def test_a_plug_in_is_found_and_solves(plugged):
     assert solvers.find("random").paper == "a friend, 2026"
     assert (solvers.solve(np.ones((2, 4)), np.eye(4), method="random").weight != 0).sum() == 4
-    with pytest.raises(solvers.Refusal, match=r"Did you mean 'random'\? Known: dense, .*random, wanda"):
+    with pytest.raises(solvers.Refusal, match=r"Did you mean 'random'\? Known: admm, .*random, sparsegpt, wanda"):
         solvers.find("randon")
 
 
