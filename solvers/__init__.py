@@ -2,16 +2,16 @@
 
 >>> import solvers
 >>> sorted(solvers.METHODS)
-['admm', 'admm-released', 'alps', 'dense', 'iht', 'magnitude', 'maiht', 'maiht-released', 'sparsegpt', 'wanda']
+['admm', 'admm-released', 'alps', 'dense', 'fista', 'iht', 'magnitude', 'maiht', 'maiht-released', 'sparsegpt', 'wanda']
 """
 
 from importlib.metadata import entry_points
 
-from solvers import admm, alps, iht, magnitude, maiht, released, sparsegpt, wanda
+from solvers import admm, alps, fista_pruner, iht, magnitude, maiht, released, sparsegpt, wanda
 from solvers.methods import Method, near
 from solvers.problem import Gram, LayerProblem
 from solvers.refusal import Refusal
-from solvers.solution import Solution, Stop, Trace
+from solvers.solution import Relaxed, Solution, Stop, Trace
 from solvers.sparsity import L0, L1, KeepGroups, KeepNofM, KeepPerLayer, KeepPerRow, parse
 
 ONE_SHOT = frozenset({"exact", "rows", "inputs", "scale", "identity"})
@@ -43,6 +43,12 @@ METHODS: dict[str, Method] = {
     "admm-released": Method(
         released.admm_released, "gram", "the author's code, 2024", normalised=True, promises=SPLITTING
     ),
+    "fista": Method(
+        fista_pruner.fista_pruner,
+        "gram",
+        "Zhao et al. 2024, FISTAPruner",
+        promises=frozenset({"exact", "scale", "identity"}),
+    ),
     "alps": Method(alps.alps, "gram", "Meng et al. 2024", normalised=True, promises=SPLITTING),
 }
 
@@ -73,6 +79,7 @@ __all__ = [
     "LayerProblem",
     "Method",
     "Refusal",
+    "Relaxed",
     "Run",
     "Solution",
     "Stop",

@@ -5,10 +5,12 @@
     E_total = |W X~ - W0 X|,  E_round = |W X~ - V X~|                                             (3)
     lam rises where E_round > xi E_total, for V was not sparse enough, and falls elsewhere        (4)
 
-Hu, Zhao, Yuan et al., Convex Optimization for Layer-wise Pruning of Large Language Models, arXiv 2408.03728. No code
-was released: K = 20, three rounds of patience and xi = 0.3 are the paper's as its reviews quote them; norms, not
-their squares, in (4), and a bracket of lam with geometric middles, relative to the lam_max above which V = 0 is
-optimal, are ours. A reconstruction therefore. Error correction is the drift of the problem: X~ the pruned inputs.
+No code was released [1]. K = 20, a patience of three rounds and xi = 0.3 are the paper's as its reviews quote them;
+norms, not their squares, in (4), and a bracket of lam with geometric middles, relative to the lam_max above which V = 0
+is optimal, are ours: a reconstruction. Error correction is the drift of the problem, X~ the pruned inputs.
+
+[1] P. Zhao, H. Hu, P. Li, Y. Zheng, Z. Wang, X. Yuan. A Convex-Optimization-Based Layer-wise Post-Training Pruner for
+    Large Language Models. arXiv 2408.03728, 2024.
 """
 
 from __future__ import annotations

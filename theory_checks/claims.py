@@ -10,6 +10,7 @@ from solvers.sparsity import Sparsity
 from theory_checks import (
     compensation,
     descent,
+    duality,
     enumeration,
     envelope,
     equivalences,
@@ -47,7 +48,7 @@ def _prox(case: Case) -> Iterator[Certificate]:
 
 def _counts(case: Case) -> Iterator[Certificate]:
     for budget in case.budgets:
-        for method in ("magnitude", "wanda", "iht", "maiht", "admm", "admm-released", "alps"):
+        for method in ("magnitude", "wanda", "iht", "maiht", "admm", "admm-released", "alps", "fista"):
             yield support.exact_count(budget, case.W0, case.run(method, budget).weight)
         for blocksize in (3, 128):
             yield support.exact_count(budget, case.W0, case.run("sparsegpt", budget, blocksize=blocksize).weight)
@@ -171,6 +172,7 @@ CLAIMS: dict[str, Check] = {
     **identification.CHECKS,
     **local.CHECKS,
     **rates.CHECKS,
+    **duality.CHECKS,
     **linear.CHECKS,
     **risk.CHECKS,
     **stationary_risk.CHECKS,

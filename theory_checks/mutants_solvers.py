@@ -11,9 +11,11 @@ import scipy.linalg
 
 from solvers import admm, alps, sparsegpt
 from solvers.problem import LayerProblem
+from theory_checks import duality
 from theory_checks.mutant import Mutant, Patch
 
 _weight, _split, _alps_step, _eliminate, _ramp = admm.weight, admm.split, alps.step, sparsegpt.eliminate, admm.ramp
+_gap = duality.duality_gap
 
 
 def _diagonal_of_inverse(W: Any, U: Any, live: Any) -> Any:
@@ -73,6 +75,10 @@ def _dense_start(problem: LayerProblem, sparsity: Any) -> alps.State:
     return alps.State(problem.W0, np.zeros_like(problem.W0))
 
 
+def _half_the_gap(problem: LayerProblem, penalty: Any, V: Any) -> float:
+    return _gap(problem, penalty, V) / 2
+
+
 def _mutant(name: str, owner: Any, attribute: str, replacement: Any, by: str) -> Mutant:
     return Mutant(name, (Patch(owner, attribute, replacement),), tuple(by.split()))
 
@@ -91,5 +97,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("ADMM: the ramp does not reach the budget", admm, "ramp", _unfinished, "exact-count"),
     _mutant("ALPS: rho grows under a scaled dual", alps, "rounds", _dual_in_units_of_rho, "splitting-dual"),
     _mutant("ALPS: the printed dense start", alps, "start", _dense_start, "alps-lemma"),
+    _mutant("duality: an infeasible dual point", duality, "scaling", lambda *point: 1.0, "duality-gap gap-bounds-step"),
+    _mutant("duality: half the gap", duality, "duality_gap", _half_the_gap, "duality-gap"),
     _mutant("ALPS: rho does not grow", alps, "growth", lambda changed, kept: 1.0, "alps-convergence"),
 )
