@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +22,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 BENCHMARKS = {
     "demo": "magnitude, wanda and maiht at 50% on the embedded model, into runs/demo",
     "commands": "the commands of the README with what they print",
+    "theory": "claims, curves with bounds, recovery maps, planted defects; then: python -m reports build theory",
     "llm": "methods x sparsities on a model of yours: perplexity, layer error, seconds, certificates",
 }
 
@@ -44,16 +47,17 @@ def run(
     refine: Annotated[str, typer.Option(help="none, gradient:30 or exact.")] = "none",
     length: Annotated[int | None, typer.Option(help="Window length of the evaluation.")] = None,
     protocol: Annotated[str, typer.Option(help="How the text is cut and scored: windows or documents.")] = "windows",
-    seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder for runs and records.jsonl; demo replaces its own.")] = Path(
-        "runs/demo"
-    ),
+    seed: Annotated[int, typer.Option(help="Seed of the calibration draw, or of the theory's examples.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for runs and records.jsonl (runs/demo, theory: runs/theory).")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Run a benchmark and append its records to OUT/records.jsonl.
 
     Example: python -m benchmarks run llm --model M --calibration train.txt:128x256 --text test.txt --sparsities 50%,60%
     """
+    out = out or Path("runs") / ("theory" if name == "theory" else "demo")
     with exit_codes(interrupted="runs and records so far were kept"):
         if name not in BENCHMARKS:
             raise Refusal(f"unknown benchmark '{name}'.{near(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}.")
@@ -71,26 +75,49 @@ def _words(typed: str) -> tuple[str, ...]:
 
 
 def _measure(name: str, out: Path, **options: Any) -> list[dict[str, Any]]:
-    from benchmarks.commands import run_commands
-    from benchmarks.llm import compare
     from benchmarks.records import append
 
-    options["fresh"] = name == "demo"
     records = []
     with progress_bar() as progress:
-        for record in run_commands(progress) if name == "commands" else compare(out, progress=progress, **options):
+        for record in _records(name, out, progress, options):
             append(out / "records.jsonl", record)
             records.append(record)
     return records
+
+
+def _records(
+    name: str, out: Path, progress: Callable[[int, int, str], None], options: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    if name == "commands":
+        from benchmarks.commands import run_commands
+
+        return run_commands(progress)
+    if name == "theory":
+        from benchmarks.theory import measure
+
+        return measure(options["seed"], progress=progress)
+    from benchmarks.llm import compare
+
+    return compare(out, progress=progress, fresh=name == "demo", **options)
 
 
 def _print(name: str, records: list[dict[str, Any]], out: Path) -> None:
     if name == "commands":
         for record in records:
             screen.print(f"{record['seconds']:6.1f} s, exit {record['exit']}: {record['line']}", highlight=False)
+    elif name == "theory":
+        screen.print(_counts(records), highlight=False)
     else:
         screen.print(_table(records))
     screen.print(f"records in {out / 'records.jsonl'}", highlight=False, soft_wrap=True)
+
+
+def _counts(records: list[dict[str, Any]]) -> str:
+    outcomes = Counter(record["outcome"] for record in records if record["benchmark"] == "claim")
+    planted = [record for record in records if record["benchmark"] == "mutation"]
+    survivors = sum(not any(record["killed_after"].values()) for record in planted)
+    told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
+    return f"{outcomes.total()} claims: {told}; {len(planted)} planted defects, {survivors} survive"
 
 
 def _table(records: list[dict[str, Any]]) -> Table:

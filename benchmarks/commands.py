@@ -20,6 +20,7 @@ COMMANDS = (
     "python -m llm_pipeline eval maiht50",
     "python -m llm_pipeline prune --method wanda --sparsity 2:4 --refine exact --text none --out wanda24",
     "python -m reports build maiht50 wanda24 --out report.html",
+    "python -m reports build theory --out theory.html",
     "python -m theory_checks sufficient-decrease fixed-point top-k-expansion maiht-convex-rate risk-slope-n",
     "python -m theory_checks mutants --named",
     "python -m benchmarks list",

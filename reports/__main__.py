@@ -15,7 +15,16 @@ from solvers.refusal import Refusal
 
 app = typer.Typer(help="Pages out of runs and records.", no_args_is_help=True, add_completion=False)
 
-Places = Annotated[list[Path], typer.Argument(metavar="RUN_OR_RECORDS ...", help="Run folders, record files (.jsonl).")]
+THEORY = Path("theory")
+PACKAGED = Path(__file__).parent / "reference" / "theory.jsonl"
+
+Places = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="RUN_OR_RECORDS ...",
+        help="Run folders, record files (.jsonl), or the word theory: the committed records of the theory.",
+    ),
+]
 
 
 @app.command()
@@ -25,8 +34,8 @@ def build(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")] = False,
 ) -> None:
     """Build one self-contained page."""
-    target = out or _beside(places)
-    runs, found = load(places)
+    target = out or (Path("theory.html") if places == [THEORY] else _beside(places))
+    runs, found = load([_packaged() if place == THEORY else place for place in places])
     if not runs and not found:
         raise Refusal("nothing to tell: no run, and no record in the files given.")
     _write(target, _page()(runs, found))
@@ -58,6 +67,18 @@ def main() -> None:
     except Refusal as refusal:
         print(refusal, file=sys.stderr)
         sys.exit(2)
+
+
+def _packaged() -> Path:
+    """The committed records of the theory; refused where a file or folder here has the same name."""
+    if THEORY.exists():
+        raise Refusal(
+            "'theory' means the committed records of the theory, and something of that name is here as well; "
+            "give the record file itself (theory/records.jsonl), or build from another folder."
+        )
+    if not PACKAGED.is_file():
+        raise Refusal("no records of the theory are committed here; measure: python -m benchmarks run theory.")
+    return PACKAGED
 
 
 def _beside(places: list[Path]) -> Path:

@@ -1,19 +1,19 @@
 """Figures: one function per figure, rows in, the text of an inline SVG out, the same bytes every time."""
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import isfinite
-from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from reports.canvas import legend as _legend
+from reports.canvas import logarithmic as _logarithmic
+from reports.canvas import svg as _svg
 from reports.curves import Curve, block_starts, curves, errors, outcome_bands, short, sites
 from reports.load import Row, Run
 from reports.protocols import protocol
-from reports.svg import COLOURS, HATCHES, INK, MARKERS, OUTCOME, STYLE, WIDE, WIDTH, accessible
+from reports.svg import COLOURS, HATCHES, INK, MARKERS, OUTCOME, WIDE
 
 
 def layer_errors(runs: Sequence[Run]) -> str:
@@ -163,37 +163,7 @@ def _from_one(values: Sequence[float]) -> tuple[range, Sequence[float]]:
     return range(1, len(values) + 1), values
 
 
-def _logarithmic(axes: Axes, which: str = "y") -> None:
-    """A log scale with few ticks, written as plain numbers; values that are not positive leave gaps."""
-    getattr(axes, f"set_{which}scale")("log", nonpositive="mask")
-    axis = getattr(axes, f"{which}axis")
-    low, high = axis.get_view_interval()
-    narrow = LogLocator(subs=(1.0, 2.0, 5.0)) if high > 3 * low else MaxNLocator(4)
-    axis.set_major_locator(LogLocator(numticks=6) if high > 100 * low else narrow)
-    axis.set_major_formatter("{x:g}")
-    axis.set_minor_locator(NullLocator())
-
-
 def _stages(axes: Axes, curve: Curve) -> None:
     for place, end in enumerate(curve.stages):
         label = "new stage" if place == 0 else None
         axes.axvline(end + 0.5, color=INK, linestyle=":", linewidth=0.8, alpha=0.6, label=label)
-
-
-def _legend(figure: Figure, panels: Sequence[Axes], columns: int) -> None:
-    entries: dict[str, Any] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=max(columns, 1))
-
-
-def _svg(name: str, title: str, description: str, draw: Callable[[Figure], None], height: float) -> str:
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a reader's matplotlibrc must not change the bytes
-        matplotlib.rcParams.update(STYLE)
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        draw(figure)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return accessible(buffer.getvalue(), name, title, description)

@@ -8,6 +8,7 @@ from benchmarks import records
 from reports.protocols import by_protocol, perplexity_records
 from reports.record_tables import perplexity_grid
 from reports.render import markdown
+from reports.theory_tables import summary
 from reports.tree import tree
 from solvers.refusal import Refusal
 
@@ -47,6 +48,12 @@ def commands_part(root: Path) -> str:
     return "\n\n".join(f"```console\n$ {row['line']}\n{_shortened(row['output'])}\n```" for row in ordered)
 
 
+def theory_part(root: Path) -> str:
+    """How many claims there are and how they ended, how many planted defects and how many survive."""
+    table = summary(_reference(root))
+    return markdown(table) if table.rows else "No reference record of the theory has been committed yet."
+
+
 def _shortened(output: str) -> str:
     """The first and the last lines of a long output, and how many are left out between them."""
     lines = output.strip().splitlines()
@@ -59,7 +66,12 @@ def _reference(root: Path) -> list[records.Record]:
     return records.read(sorted((root / "reports" / "reference").glob("*.jsonl")))
 
 
-PARTS: dict[str, Callable[[Path], str]] = {"tree": tree_part, "results": results_part, "commands": commands_part}
+PARTS: dict[str, Callable[[Path], str]] = {
+    "tree": tree_part,
+    "results": results_part,
+    "theory": theory_part,
+    "commands": commands_part,
+}
 
 
 def rebuilt(text: str, root: Path) -> tuple[str, list[str]]:

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
-from reports import certificate_tables, figures, record_tables, tables
+from reports import certificate_tables, figures, record_tables, tables, theory, theory_figures, theory_tables
 from reports.load import Row, Run
 from reports.protocols import by_protocol, perplexities, perplexity_records
 from reports.render import environment
@@ -34,13 +34,17 @@ def page(runs: Sequence[Run], records: Sequence[Row] = ()) -> str:
     records : sequence of dict
         Told before the runs.
     """
-    chapters = [{"title": "Records", "anchor": "records", "sections": of_records(records)}] if records else []
+    proofs, others = [r for r in records if theory.is_theory(r)], [r for r in records if not theory.is_theory(r)]
+    chapters = [{"title": "Theory", "anchor": theory.ANCHOR, "sections": of_theory(proofs)}] if proofs else []
+    chapters += [{"title": "Records", "anchor": "records", "sections": of_records(others)}] if others else []
     if len(runs) > 1:
         chapters.append({"title": "Comparison", "anchor": "comparison", "sections": of_comparison(runs)})
     chapters += [{"title": run.label, "anchor": anchor(run), "sections": of_run(run)} for run in runs]
-    title = " · ".join([*(run.label for run in runs), *(["records"] if records else [])])
+    title = " · ".join(
+        [*(run.label for run in runs), *(["theory"] if proofs else []), *(["records"] if others else [])]
+    )
     template = environment().get_template("page.html")
-    return template.render(title=title, alarms=alarms(runs), chapters=chapters)
+    return template.render(title=title, alarms=alarms(runs) + theory.alarms(proofs), chapters=chapters)
 
 
 def alarms(runs: Sequence[Run]) -> list[dict[str, str]]:
@@ -107,6 +111,31 @@ def of_records(records: Sequence[Row]) -> list[Section]:
     others = sorted({row["benchmark"] for row in records} - {"perplexity"})
     sections += [Section(name, [record_tables.facts(records, name)]) for name in others]
     return [*sections, Section("Provenance", [record_tables.origins(records)])]
+
+
+def of_theory(records: Sequence[Row]) -> list[Section]:
+    """The theory from its counts to the defects that its checks notice; what was not recorded is not told."""
+    rows, failed, matrix = theory.claims(records), theory_tables.failures(records), theory.matrix(records)
+    told = [
+        _drawn("Recovery", theory_figures.recovery, theory.maps(records), theory_figures.RECOVERY),
+        _drawn("Planted defects", theory_figures.mutants, matrix if matrix.defects else None, theory_figures.MUTANTS),
+    ]
+    for name, (title, draw, words) in reversed(theory_figures.CURVES.items()):
+        told.insert(0, _drawn(title, draw, theory.curves(records, name), words))
+    folded = [theory_tables.defects(records)] if matrix.defects else []
+    sections = [
+        Section("Counts", [theory_tables.summary(records), *([failed] if failed.rows else [])]),
+        Section("Claims", [theory_tables.claims(group, title) for title, group in theory.groups(rows).items()]),
+        *told[:-1],
+        replace(told[-1], folded=folded),
+        Section("Provenance", [record_tables.origins(records)]),
+    ]
+    return [section for section in sections if section.tables]
+
+
+def _drawn(title: str, figure: Callable[[Any], str], shown: Any, words: str) -> Section:
+    """A figure under its heading, explained in a sentence; an empty section where there is nothing to draw."""
+    return Section(title, [theory_tables.note(title, words)] if shown else [], drawn(figure, shown))
 
 
 def compared(rows: Sequence[Row]) -> Sequence[Row]:

@@ -17,11 +17,12 @@ WRITTEN: dict[str, Callable[[Any], str]] = {
     "hash": lambda value: str(value)[:12],
     "count": lambda value: f"{value:,}",
     "real": lambda value: f"{value:#.4g}".rstrip("."),  # trailing zeros stay: they were measured
+    "used": lambda value: f"{value:.3f}",
     "share": lambda value: f"{value:.2%}",
     "seconds": lambda value: f"{value:.2f} s",
     "bytes": lambda value: f"{value / GIB:.2f} GiB",
 }
-NUMBERS = ("count", "real", "share", "seconds", "bytes")
+NUMBERS = ("count", "real", "used", "share", "seconds", "bytes")
 
 
 def written(cell: Cell) -> str:
@@ -44,6 +45,13 @@ def tooltip(cell: Cell) -> str:
     """What hovering shows: the source, and a hash in full."""
     full = [cell.value] if cell.kind == "hash" and cell.value else []
     return " · ".join([*full, *([cell.source] if cell.source else [])])
+
+
+def bar(cell: Cell) -> float | None:
+    """The length of the bar beside a used share, in per cent of its frame; none beside anything else."""
+    if cell.kind != "used" or cell.value is None:
+        return None
+    return round(100 * min(max(cell.value, 0.0), 1.0), 2)
 
 
 def markdown(table: Table) -> str:
@@ -81,7 +89,7 @@ def environment() -> "Environment":
 
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.globals.update(written=written, tooltip=tooltip, numeric=numeric)
+    made.globals.update(written=written, tooltip=tooltip, numeric=numeric, bar=bar)
     return made
 
 

@@ -17,7 +17,7 @@ class Cell:
     value : object
         None where nothing was measured.
     kind : str
-        How it is written: ``text``, ``hash``, ``count``, ``real``, ``share``, ``seconds`` or ``bytes``.
+        How it is written: ``text``, ``hash``, ``count``, ``real``, ``used``, ``share``, ``seconds`` or ``bytes``.
     source : str
         The record or the line of a run that produced it.
     interval : (float, float), optional

@@ -13,12 +13,11 @@ from rich.progress import Progress
 
 from solvers.methods import near
 from solvers.refusal import Refusal
-from theory_checks.certificate import Certificate
-from theory_checks.claims import CLAIMS, worst
+from theory_checks.claims import CLAIMS
+from theory_checks.evaluate import evaluate
 from theory_checks.matrix import CHECKS, matrix, needed
 from theory_checks.mutants import MUTANTS, kills
 from theory_checks.scaling import EXPERIMENTS
-from theory_checks.synthetic import Case, cases
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 log = Console(stderr=True)
@@ -62,17 +61,9 @@ def _known(names: list[str]) -> list[str]:
 
 
 def _claims(names: list[str], examples: int, seed: int, as_json: bool) -> bool:
-    layerwise = [name for name in names if name in CLAIMS]
-    found = {name: (Certificate(name, "", "", 0, 0, applies="no example"), Case(), 0) for name in layerwise}
     with Progress(console=log, transient=True) as bar:
         task = bar.add_task("synthetic layers", total=examples)
-        for case in cases(examples, seed):
-            for name in layerwise:
-                found[name] = _worse(found[name], worst(CLAIMS[name](case)), case)
-            bar.advance(task)
-    rows = [{**c.as_dict(), "examples": n, "worst_case": repr(case)} for c, case, n in found.values()]
-    once = [EXPERIMENTS[name](seed) for name in names if name in EXPERIMENTS]
-    rows += [{**c.as_dict(), "examples": 1, "worst_case": f"seed {seed}"} for c in once]
+        rows = evaluate(names, examples, seed, lambda done, of: bar.update(task, completed=done))
     if as_json:
         print(json.dumps({"seed": seed, "examples": examples, "claims": rows}, indent=1))
     else:
@@ -82,11 +73,6 @@ def _claims(names: list[str], examples: int, seed: int, as_json: bool) -> bool:
         for row in rows:
             _print_claim(row)
     return all(row["outcome"] in ("holds", "not applicable") for row in rows)
-
-
-def _worse(old: tuple[Certificate, Case, int], new: Certificate, case: Case) -> tuple[Certificate, Case, int]:
-    count = old[2] + (not new.applies)
-    return (new, case, count) if worst([old[0], new]) is new else (old[0], old[1], count)
 
 
 def _evidence(row: dict[str, Any]) -> str:

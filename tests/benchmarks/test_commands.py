@@ -17,6 +17,6 @@ def test_a_command_is_recorded_with_what_it_printed_and_how_it_ended(monkeypatch
 
 
 def test_every_command_of_the_readme_is_one_of_this_project() -> None:
-    assert len(commands.COMMANDS) == 10
+    assert len(commands.COMMANDS) == 11
     modules = ("llm_pipeline", "theory_checks", "benchmarks", "reports")
     assert all(line.split()[:3] in [["python", "-m", module] for module in modules] for line in commands.COMMANDS)

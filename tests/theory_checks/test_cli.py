@@ -131,7 +131,7 @@ def test_named_tries_only_the_checks_that_a_defect_names(few):
 
 def test_an_inconclusive_experiment_is_no_pass(monkeypatch):
     undecided = Certificate("risk-slope-n", "slope", "OLS", 0.0, 1.0, inconclusive="width 0.2 > 0.03")
-    monkeypatch.setattr(cli, "EXPERIMENTS", {"risk-slope-n": lambda seed: undecided})
+    monkeypatch.setitem(EXPERIMENTS, "risk-slope-n", lambda seed: undecided)
     done = _run("risk-slope-n")
     assert done.exit_code == 1
     assert "inconclusive, width 0.2 > 0.03" in done.stdout
