@@ -8,10 +8,12 @@ import numpy as np
 
 from solvers.sparsity import Sparsity
 from theory_checks import (
+    cached,
     descent,
     enumeration,
     envelope,
     equivalences,
+    frank_wolfe,
     identification,
     linear,
     local,
@@ -27,6 +29,7 @@ from theory_checks import (
     shrinkage,
     stationarity,
     stationary_risk,
+    strong,
     support,
     top_k,
 )
@@ -166,6 +169,9 @@ CLAIMS: dict[str, Check] = {
     **local.CHECKS,
     **rates.CHECKS,
     **linear.CHECKS,
+    **strong.CHECKS,
+    **frank_wolfe.CHECKS,
+    **cached.CHECKS,
     **risk.CHECKS,
     **stationary_risk.CHECKS,
     **shrinkage.CHECKS,
