@@ -1,4 +1,4 @@
-"""Accelerated iterative hard thresholding: without a safeguard, and the monotone form of Yang and Yu.
+"""Accelerated iterative hard thresholding: without a safeguard, and the two forms of Yang and Yu.
 
 Minimise F(W) = f(W) + lam |W|_0, f the layer's quadratic.
 
@@ -10,8 +10,11 @@ Minimise F(W) = f(W) + lam |W|_0, f the layer's quadratic.
     x_k+1 = z_k+1 if F(z_k+1) <= F(x_k) else x_k                                                  (5)
     t_k+1 = (1 + sqrt(1 + 4 t_k^2)) / 2                                                           (6)
 
+    x_k+1 = z_k+1                                                                                 (7)
+
 (1) is a counter-example, not a method: for a nonconvex g it raises F and no theorem covers it (a test shows it).
-(2)-(6) is [1, Alg. 3]; for s <= min(2 lam / G^2, 1/L), G >= |grad f|, its supports only shrink.
+(2)-(6) is [1, Alg. 3]; with (7) in place of (5), so that z_k = x_k throughout, it is [1, Alg. 2] and F may rise. For
+s <= min(2 lam / G^2, 1/L), G >= |grad f|, the supports of both only shrink.
 
 [1] Y. Yang, J. Yu. Fast proximal gradient descent for a class of non-convex and non-smooth sparse learning problems.
     UAI 2019.
@@ -52,17 +55,21 @@ def unguarded_step(problem: LayerProblem, sparsity: Sparsity, s: float, k: State
     y = k.x + (k.t_prev - 1) / k.t * (k.x - k.x_prev)
     x = sparsity.prox(y - s * problem.grad(y), s)  # (1)
     Fx = problem.value(x) + sparsity.value(x)
-    v = taken(problem, sparsity, s, k.x, x)
-    return State(x, k.x, x, v, (1 + sqrt(1 + 4 * k.t**2)) / 2, k.t, Fx, Fx)
+    return State(x, k.x, x, taken(problem, sparsity, s, k.x, x), (1 + sqrt(1 + 4 * k.t**2)) / 2, k.t, Fx, Fx)
 
 
-def step(problem: LayerProblem, sparsity: Sparsity, s: float, k: State) -> State:
+def step(problem: LayerProblem, sparsity: Sparsity, s: float, k: State, monotone: bool = True) -> State:
     w = np.where(k.z != 0, momentum(k), 0.0)  # (3)
     z = sparsity.prox(w - s * problem.grad(w), s)  # (4)
     Fz = problem.value(z) + sparsity.value(z)
-    x, Fx = (z, Fz) if Fz <= k.Fx else (k.x, k.Fx)  # (5)
-    v = taken(problem, sparsity, s, k.x, z)
-    return State(x, k.x, z, v, (1 + sqrt(1 + 4 * k.t**2)) / 2, k.t, Fx, Fz)  # (6)
+    x, Fx = (z, Fz) if not monotone or Fz <= k.Fx else (k.x, k.Fx)  # (7), (5)
+    t = (1 + sqrt(1 + 4 * k.t**2)) / 2  # (6)
+    return State(x, k.x, z, taken(problem, sparsity, s, k.x, z), t, k.t, Fx, Fz)
+
+
+def nonmonotone_step(problem: LayerProblem, sparsity: Sparsity, s: float, k: State) -> State:
+    """One step of (2)-(4), (6), (7)."""
+    return step(problem, sparsity, s, k, monotone=False)
 
 
 def momentum(k: State) -> Array:

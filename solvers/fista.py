@@ -4,6 +4,7 @@ Minimise F(W) = f(W) + g(W), f the layer's quadratic, g convex: lam |W|_1.
 
     z_k+1 = prox_{sg}(y_k - s grad f(y_k))                                                        (1)
     t_k+1 = (1 + sqrt(1 + 4 t_k^2)) / 2                                                           (2)
+    t_k+1 = t_k + 1/2, hence (t_k - 1)/t_k+1 = i/(i + 3) with i = k - 1                     [3]   (2')
     x_k+1 = z_k+1                                                            FISTA [1, eq. 4.1]   (3)
     x_k+1 = z_k+1 if F(z_k+1) <= F(x_k) else x_k                            MFISTA [2, sec. V]    (4)
     y_k+1 = x_k+1 + t_k/t_k+1 (z_k+1 - x_k+1) + (t_k - 1)/t_k+1 (x_k+1 - x_k)                     (5)
@@ -12,6 +13,8 @@ FISTA is no descent method: F rises now and then (a test shows it). ISTA is `iht
 
 [1] A. Beck, M. Teboulle. A fast iterative shrinkage-thresholding algorithm. SIAM J. Imaging Sciences 2009.
 [2] A. Beck, M. Teboulle. Fast gradient-based algorithms for constrained total variation. IEEE TIP 2009.
+[3] A. Taylor, J. Hendrickx, F. Glineur. Exact worst-case performance of first-order methods for composite convex
+    optimization. SIAM J. Optimization 2017, method FPGM1.
 """
 
 from __future__ import annotations
@@ -46,9 +49,11 @@ def taken(problem: LayerProblem, sparsity: Sparsity, s: float, x: Array, z: Arra
     return sparsity.prox(x - s * problem.grad(x), s) if np.array_equal(z, x) else z
 
 
-def step(problem: LayerProblem, sparsity: Sparsity, s: float, k: State, monotone: bool = False) -> State:
+def step(
+    problem: LayerProblem, sparsity: Sparsity, s: float, k: State, monotone: bool = False, halves: bool = False
+) -> State:
     z = sparsity.prox(k.y - s * problem.grad(k.y), s)  # (1)
-    t = (1 + sqrt(1 + 4 * k.t**2)) / 2  # (2)
+    t = k.t + 0.5 if halves else (1 + sqrt(1 + 4 * k.t**2)) / 2  # (2'), (2)
     Fz = problem.value(z) + sparsity.value(z)
     x, Fx = (z, Fz) if not monotone or Fz <= k.Fx else (k.x, k.Fx)  # (3), (4)
     y = x + k.t / t * (z - x) + (k.t - 1) / t * (x - k.x)  # (5)
@@ -58,6 +63,11 @@ def step(problem: LayerProblem, sparsity: Sparsity, s: float, k: State, monotone
 def monotone_step(problem: LayerProblem, sparsity: Sparsity, s: float, k: State) -> State:
     """One step of MFISTA: (4) in place of (3)."""
     return step(problem, sparsity, s, k, monotone=True)
+
+
+def halves_step(problem: LayerProblem, sparsity: Sparsity, s: float, k: State) -> State:
+    """One step with the momentum i/(i + 3): (2') in place of (2)."""
+    return step(problem, sparsity, s, k, halves=True)
 
 
 def fista(problem: LayerProblem, sparsity: L1, *, iters: int = 50, safety: float = 1.0) -> Solution:

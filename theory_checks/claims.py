@@ -8,12 +8,14 @@ import numpy as np
 
 from solvers.sparsity import Sparsity
 from theory_checks import (
+    cached,
     compensation,
     descent,
     duality,
     enumeration,
     envelope,
     equivalences,
+    frank_wolfe,
     identification,
     linear,
     local,
@@ -30,6 +32,7 @@ from theory_checks import (
     splitting,
     stationarity,
     stationary_risk,
+    strong,
     support,
     top_k,
 )
@@ -174,6 +177,9 @@ CLAIMS: dict[str, Check] = {
     **rates.CHECKS,
     **duality.CHECKS,
     **linear.CHECKS,
+    **strong.CHECKS,
+    **frank_wolfe.CHECKS,
+    **cached.CHECKS,
     **risk.CHECKS,
     **stationary_risk.CHECKS,
     **shrinkage.CHECKS,

@@ -107,7 +107,7 @@ def adversarial(problem: LayerProblem, sparsity: L0 | KeepPerRow, X: Array, s: f
 
 
 def nested_supports(problem: LayerProblem, penalty: L0, x: Array, s: float, n: int = 40) -> Certificate:
-    """The supports of IHT and of Yang and Yu's z_t only shrink, from any x_0 on.
+    """The supports of IHT, and of z_t of Yang and Yu's two forms, only shrink, from any x_0 on.
 
     Assumptions: s <= 2 lam / G^2, G = max |grad f| over the points from which steps were taken, measured afterwards.
     Why: where w_i = 0 the step reaches s |grad_i f| <= sqrt(2 lam s), which the prox sets to zero. Measured: entries
@@ -115,15 +115,15 @@ def nested_supports(problem: LayerProblem, penalty: L0, x: Array, s: float, n: i
     """
     name, claim, where = "nested-supports", "supp z_{t+1} is within supp z_t for every t", "Yang, Yu 2019, Lemma 1"
     plain = iterates(walk(iht.step, iht.State(x, x), problem, penalty, s, n))
-    states = walk(aiht.step, aiht.start(x), problem, penalty, s, n)
-    z = np.array([k.z for k in states])
-    w = [np.where(k.z != 0, _extrapolated(k), 0.0) for k in states]
+    runs = [walk(step, aiht.start(x), problem, penalty, s, n) for step in (aiht.step, aiht.nonmonotone_step)]
+    z = [np.array([k.z for k in states]) for states in runs]
+    w = [np.where(k.z != 0, _extrapolated(k), 0.0) for states in runs for k in states]
     G = max(float(np.abs(problem.grad(y)).max()) for y in (*plain, *w))
     if not s * G**2 <= 2 * penalty.lam:
         return Certificate(
             name, claim, where, 0.0, 0.0, applies=f"s G^2 = {s * G**2:.3g} > 2 lam = {2 * penalty.lam:.3g}"
         )
-    born = sum(int(np.count_nonzero((path[1:] != 0) & (path[:-1] == 0))) for path in (plain, z))
+    born = sum(int(np.count_nonzero((path[1:] != 0) & (path[:-1] == 0))) for path in (plain, *z))
     return Certificate(name, claim, where, float(born), 0.0)
 
 

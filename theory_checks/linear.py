@@ -22,7 +22,7 @@ from theory_checks.rates import numbers
 from theory_checks.synthetic import Case, Check
 
 STRONG = "PEPit, proximal_gradient with strong convexity"
-YANG_YU_PGD, YANG_YU = "Yang, Yu 2019, Thm 2", "Yang, Yu 2019, Thm 4"
+YANG_YU_PGD, YANG_YU = "Yang, Yu 2019, Thm 2", "Yang, Yu 2019, Thms 3, 4"
 
 
 def linear_rate(problem: LayerProblem, penalty: L1, x: Array, s: float, n: int = 40) -> Certificate:
@@ -73,15 +73,19 @@ def frozen_rate(problem: LayerProblem, penalty: L0, x: Array, s: float, n: int =
     return tightest(name, claim, YANG_YU_PGD, values[1:], bound, rounding[1:] + allowance(1.0, x.size) * bound)
 
 
-def yang_yu_rate(problem: LayerProblem, penalty: L0, x: Array, s: float, n: int = 60) -> Certificate:
-    """F(x_m) - F(X) <= V / t_m^2 for every m >= k0 of Yang and Yu's monotone form, X the least squares at rest.
+def yang_yu_rate(
+    problem: LayerProblem, penalty: L0, x: Array, s: float, n: int = 60, monotone: bool = True
+) -> Certificate:
+    """F(x_m) - F(X) <= V / t_m^2 for every m >= k0 of Yang and Yu's two forms, X the least squares at rest.
 
     V = |t_{k0} z_{k0} - (t_{k0} - 1) x_{k0-1} - X|^2 / 2s + t_{k0}^2 (F(x_{k0}) - F(X)), t_0 = 0. Assumptions:
     s L <= 1; the supports of x and z are equal and rest from k0 < n on. Why: from there on it is MFISTA on the
-    support. Where: Yang, Yu 2019, Thm 4, whose proof gives t_m^2 for the printed (m + 1)^2 / 4. Upper bound.
+    support, or FISTA, where z = x. Where: Yang, Yu 2019, Thm 4, or 3, whose proofs give t_m^2 for the printed
+    (m + 1)^2 / 4. Upper bound.
     """
     name, claim = "yang-yu-rate", "F(x_m) - F(X) <= V(k0) / t_m^2 for every m after the supports rest"
-    states = walk(aiht.step, aiht.start(x), problem, penalty, s, n)
+    step = aiht.step if monotone else aiht.nonmonotone_step
+    states = walk(step, aiht.start(x), problem, penalty, s, n)
     path, z = iterates(states), np.array([k.z for k in states])
     k0 = rest(np.concatenate([path, z], axis=1))
     reason = too_long(problem, s) or _restless(k0, n)
@@ -114,7 +118,12 @@ def _contraction(problem: LayerProblem, penalty: L1, s: float) -> tuple[Array, f
     m = paths.curvature(problem.H)
     reason = too_long(problem, s, 2.0) or ("" if m > 0 else f"lambda_min(H) = {m:.3g}")
     best, why = reference(problem, penalty, 0.0) if not reason else (problem.W0, reason)
-    return best, max(abs(1 - s * problem.lipschitz), abs(1 - s * m)), why
+    return best, slowest(s, m, problem.lipschitz), why
+
+
+def slowest(s: float, m: float, L: float) -> float:
+    """q = max(|1 - sL|, |1 - sm|), the largest factor of I - sH."""
+    return max(abs(1 - s * L), abs(1 - s * m))
 
 
 def _powers(q: float, n: int) -> Array:
@@ -137,6 +146,12 @@ def shallow(n: int) -> tuple[LayerProblem, L0, Array, float]:
     return LayerProblem.of(np.ones((1, 1)), np.full((1, 1), 1 / (2 * n))), L0(0.0), np.full((1, 1), 2.0), 1.0
 
 
+def late() -> tuple[LayerProblem, L0, Array, float]:
+    """Three correlated weights whose support still moves when most of the error is gone: k0 > 1 matters."""
+    problem = LayerProblem.of(np.array([[1.0, 2, 2]]), np.array([[1.0, -3, -3], [-3, 10, 10], [-3, 10, 11]]))
+    return problem, L0(32.0), problem.W0, 1 / problem.lipschitz
+
+
 def _linear(case: Case, claim: Callable[..., Certificate]) -> Iterator[Certificate]:
     problem, L = case.judge, case.judge.lipschitz
     for safety in (0.95, 1.9):
@@ -151,9 +166,15 @@ def _frozen(case: Case, claim: Callable[..., Certificate]) -> Iterator[Certifica
     yield claim(*shallow(60))
 
 
+def _yang_yu(case: Case) -> Iterator[Certificate]:
+    for monotone in (True, False):
+        yield from _frozen(case, partial(yang_yu_rate, monotone=monotone))
+        yield yang_yu_rate(*late(), monotone=monotone)
+
+
 CHECKS: dict[str, Check] = {
     "linear-rate": partial(_linear, claim=linear_rate),
     "linear-value-rate": partial(_linear, claim=linear_value_rate),
     "frozen-rate": partial(_frozen, claim=frozen_rate),
-    "yang-yu-rate": partial(_frozen, claim=yang_yu_rate),
+    "yang-yu-rate": _yang_yu,
 }

@@ -22,9 +22,9 @@ def _stretched(step: Callable[..., Any], factor: float) -> Callable[..., Any]:
     return lambda problem, penalty, s, k, **options: step(problem, penalty, factor * s, k, **options)
 
 
-def _counting(problem: LayerProblem, penalty: Any, s: float, k: fista.State, monotone: bool = False) -> fista.State:
+def _counting(problem: LayerProblem, penalty: Any, s: float, k: fista.State, **options: bool) -> fista.State:
     """FISTA with t_k+1 = t_k + 1."""
-    after = _fista(problem, penalty, s, k, monotone)
+    after = _fista(problem, penalty, s, k, **options)
     t = k.t + 1
     return after._replace(t=t, y=after.x + (k.t - 1) / t * (after.x - k.x))
 
@@ -51,17 +51,17 @@ def _unguarded(problem: LayerProblem, penalty: Any, s: float, k: maiht.State) ->
     return after._replace(x=after.z)
 
 
-def _plain_yang_yu(problem: LayerProblem, penalty: Any, s: float, k: aiht.State) -> aiht.State:
-    """Yang and Yu's form whose t never grows: no acceleration."""
-    return _yang_yu(problem, penalty, s, k._replace(t=1.0, t_prev=0.0 if k.t_prev == 0 else 1.0))
+def _plain_yang_yu(problem: LayerProblem, penalty: Any, s: float, k: aiht.State, **options: bool) -> aiht.State:
+    """Yang and Yu's forms whose t never grows: no acceleration."""
+    return _yang_yu(problem, penalty, s, k._replace(t=1.0, t_prev=0.0 if k.t_prev == 0 else 1.0), **options)
 
 
-def _unprojected(problem: LayerProblem, penalty: Any, s: float, k: aiht.State) -> aiht.State:
-    """Yang and Yu's form without (3): w = u."""
+def _unprojected(problem: LayerProblem, penalty: Any, s: float, k: aiht.State, monotone: bool = True) -> aiht.State:
+    """Yang and Yu's forms without (3): w = u."""
     u = _momentum(k)
     z = penalty.prox(u - s * problem.grad(u), s)
     Fz = problem.value(z) + penalty.value(z)
-    x, Fx = (z, Fz) if Fz <= k.Fx else (k.x, k.Fx)
+    x, Fx = (z, Fz) if not monotone or Fz <= k.Fx else (k.x, k.Fx)
     return aiht.State(x, k.x, z, z, (1 + np.sqrt(1 + 4 * k.t**2)) / 2, k.t, Fx, Fz)
 
 

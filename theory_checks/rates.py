@@ -25,6 +25,7 @@ LYAPUNOV = "Beck, Teboulle 2009, Lemma 4.1"
 MFISTA = "Beck, Teboulle 2009b, Thm 5.1"
 LI_LIN = "Li, Lin 2015, Thm 1"
 PEP = "PEPit, proximal_gradient"
+FPGM1 = "Taylor, Hendrickx, Glineur 2017, Table 1"
 
 
 def numbers(n: int) -> Array:
@@ -35,6 +36,17 @@ def numbers(n: int) -> Array:
     return np.array(t)
 
 
+FACTORS: dict[str, Callable[[Array], Array]] = {
+    "ista-rate": lambda n: 0.5 / n,
+    "ista-tight": lambda n: 0.25 / n,
+    "fista-rate": lambda n: 0.5 / numbers(len(n)) ** 2,
+    "fista-halves-rate": lambda n: 2 / (n**2 + 5 * n + 2),
+    "mfista-rate": lambda n: 2 / (n + 1) ** 2,
+    "maiht-convex-rate": lambda n: 2 / (n + 1) ** 2,
+}
+"""What each rate claims of (F(x_n) - F*) s / D^2 for n = 1, 2, ..."""
+
+
 def ista_rate(problem: LayerProblem, penalty: L1, x: Array, s: float, n: int = 60) -> Certificate:
     """F(x_n) - F* <= D^2 / 2sn for ISTA from any x.
 
@@ -42,7 +54,7 @@ def ista_rate(problem: LayerProblem, penalty: L1, x: Array, s: float, n: int = 6
     Upper bound, twice the worst case (`ista_tight`).
     """
     claim = "F(x_n) - F* <= D^2 / 2sn for every n of ISTA"
-    return _convex("ista-rate", claim, ISTA, iht.step, iht.State(x, x), problem, penalty, s, 0.5 / _upto(n))
+    return _convex("ista-rate", claim, ISTA, iht.step, iht.State(x, x), problem, penalty, s, n)
 
 
 def ista_tight(problem: LayerProblem, penalty: L1, x: Array, s: float, n: int = 60) -> Certificate:
@@ -52,7 +64,7 @@ def ista_tight(problem: LayerProblem, penalty: L1, x: Array, s: float, n: int = 
     found numerically. Tight: equality for f = 0, lam = D / 2sn in one dimension.
     """
     claim = "F(x_n) - F* <= D^2 / 4sn for every n of ISTA"
-    return _convex("ista-tight", claim, PEP, iht.step, iht.State(x, x), problem, penalty, s, 0.25 / _upto(n))
+    return _convex("ista-tight", claim, PEP, iht.step, iht.State(x, x), problem, penalty, s, n)
 
 
 def fista_rate(problem: LayerProblem, penalty: L1, x: Array, s: float, n: int = 60) -> Certificate:
@@ -62,7 +74,17 @@ def fista_rate(problem: LayerProblem, penalty: L1, x: Array, s: float, n: int = 
     Upper bound; the worst case is 0.87 of it at n = 8 (PEPit) and attained for f = 0 in one dimension.
     """
     claim = "F(x_n) - F* <= D^2 / 2s t_n^2 for every n of FISTA"
-    return _convex("fista-rate", claim, FISTA, fista.step, fista.start(x), problem, penalty, s, 0.5 / numbers(n) ** 2)
+    return _convex("fista-rate", claim, FISTA, fista.step, fista.start(x), problem, penalty, s, n)
+
+
+def halves_rate(problem: LayerProblem, penalty: L1, x: Array, s: float, n: int = 60) -> Certificate:
+    """F(x_n) - F* <= 2 D^2 / s(n^2 + 5n + 2) for FISTA with momentum i/(i + 3), i = n - 1, from any x.
+
+    Assumptions: s L <= 1. Where: Taylor, Hendrickx, Glineur 2017, Table 1, found numerically as a worst case. Tight:
+    equality for f = 0, lam = D / 2sc in one dimension, c = (n^2 + 5n + 2) / 8 the distance run in n steps.
+    """
+    claim = "F(x_n) - F* <= 2 D^2 / s(n^2 + 5n + 2) for every n of FISTA with momentum i/(i + 3)"
+    return _convex("fista-halves-rate", claim, FPGM1, fista.halves_step, fista.start(x), problem, penalty, s, n)
 
 
 def mfista_rate(problem: LayerProblem, penalty: L1, x: Array, s: float, n: int = 60) -> Certificate:
@@ -70,9 +92,8 @@ def mfista_rate(problem: LayerProblem, penalty: L1, x: Array, s: float, n: int =
 
     Assumptions: s L <= 1. Why: FISTA's argument with F(x_n) <= F(z_n). Where: Beck, Teboulle 2009b, Thm 5.1. Upper.
     """
-    claim, factor = "F(x_n) - F* <= 2 D^2 / s(n+1)^2 for every n of MFISTA", 2 / (_upto(n) + 1) ** 2
-    start = fista.start(x)
-    return _convex("mfista-rate", claim, MFISTA, fista.monotone_step, start, problem, penalty, s, factor)
+    claim = "F(x_n) - F* <= 2 D^2 / s(n+1)^2 for every n of MFISTA"
+    return _convex("mfista-rate", claim, MFISTA, fista.monotone_step, fista.start(x), problem, penalty, s, n)
 
 
 def maiht_convex_rate(problem: LayerProblem, penalty: L1, x: Array, s: float, n: int = 60) -> Certificate:
@@ -81,9 +102,9 @@ def maiht_convex_rate(problem: LayerProblem, penalty: L1, x: Array, s: float, n:
     Assumptions: s L <= 1. Where: Li, Lin 2015, Thm 1 (convex case). Upper bound: PEPit's worst case at n = 1, 2, 3 is
     0.25, 0.125, 0.0762 of D^2 / s, the bound 0.5, 0.222, 0.125.
     """
-    claim, factor = "F(x_{n+1}) - F* <= 2 D^2 / s(n+1)^2 for every n of mAPG", 2 / (_upto(n) + 1) ** 2
+    claim = "F(x_{n+1}) - F* <= 2 D^2 / s(n+1)^2 for every n of mAPG"
     start = maiht.State(x, x, x, x)
-    return _convex("maiht-convex-rate", claim, LI_LIN, maiht.step, start, problem, penalty, s, factor)
+    return _convex("maiht-convex-rate", claim, LI_LIN, maiht.step, start, problem, penalty, s, n)
 
 
 def fista_lyapunov(problem: LayerProblem, penalty: L1, x: Array, s: float, n: int = 60) -> Certificate:
@@ -130,28 +151,27 @@ def _convex(
     problem: LayerProblem,
     penalty: L1,
     s: float,
-    factor: Array,
+    n: int,
 ) -> Certificate:
     """F(x_n) - F* <= factor_n D^2 / s: the form that the rates above share."""
     best, reason = reference(problem, penalty, s)
     if reason:
         return Certificate(name, claim, where, 0.0, 0.0, applies=reason)
-    path = iterates(walk(step, start, problem, penalty, s, len(factor)))
+    path = iterates(walk(step, start, problem, penalty, s, n))
     values, rounding = gaps(problem, penalty, best, path)
-    bound = factor * _square(path[0] - best) / s
+    bound = FACTORS[name](np.arange(1.0, n + 1)) * _square(path[0] - best) / s
     return tightest(name, claim, where, values[1:], bound, rounding[1:] + allowance(1.0, best.size) * bound)
-
-
-def _upto(n: int) -> Array:
-    return np.arange(1.0, n + 1)
 
 
 def _square(d: Array) -> float:
     return float(np.square(d).sum())
 
 
-def flat(n: int) -> tuple[LayerProblem, L1, Array, float]:
-    """f = 0, lam = D / 2sn, one weight: ISTA attains D^2 / 4sn at n, and FISTA its worst case, in exact arithmetic."""
+def flat(n: float) -> tuple[LayerProblem, L1, Array, float]:
+    """f = 0, lam = D / 2sn, one weight: ISTA attains D^2 / 4sn at n, and FISTA its worst case, in exact arithmetic.
+
+    A method that runs the distance c lam s in its first steps attains D^2 / 4sc there with n = c.
+    """
     return LayerProblem.of(np.zeros((1, 1)), np.zeros((1, 1))), L1(1 / (2 * n)), np.ones((1, 1)), 1.0
 
 
@@ -161,12 +181,12 @@ def bowl() -> tuple[LayerProblem, L1, Array, float]:
     return problem, L1(0.0), np.ones((1, 1)), 1 / problem.lipschitz
 
 
-def _starts(claim: Callable[..., Certificate]) -> Callable[[Case], Iterator[Certificate]]:
+def _starts(claim: Callable[..., Certificate], run: float = 8) -> Callable[[Case], Iterator[Certificate]]:
     def check(case: Case) -> Iterator[Certificate]:
         problem, L = case.judge, case.judge.lipschitz
         yield claim(problem, case.absolute, problem.W0, 1 / L)
         yield claim(problem, case.absolute, case.some_weight(), 0.95 / L)
-        yield claim(*flat(8))
+        yield claim(*flat(run))
         yield claim(*bowl())
 
     return check
@@ -176,6 +196,7 @@ CHECKS: dict[str, Check] = {
     "ista-rate": _starts(ista_rate),
     "ista-tight": _starts(ista_tight),
     "fista-rate": _starts(fista_rate),
+    "fista-halves-rate": _starts(halves_rate, run=(8**2 + 5 * 8 + 2) / 8),
     "fista-lyapunov": _starts(fista_lyapunov),
     "mfista-rate": _starts(mfista_rate),
     "mfista-monotone": _starts(mfista_monotone),

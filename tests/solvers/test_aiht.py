@@ -63,6 +63,26 @@ def test_one_step_by_hand():
     assert aiht.step(problem, L0(0.5), 0.5, state._replace(Fx=3.0)).x is x
 
 
+def test_the_nonmonotone_form_keeps_what_the_other_rejects():
+    problem = LayerProblem.of(np.full((1, 2), 4.0), np.eye(2))
+    x, x_prev = np.array([[3.0, 0.0]]), np.array([[1.0, 1.0]])
+    state = aiht.State(x, x_prev, x, x, t=2.0, t_prev=1.5, Fx=0.0)
+    after = aiht.nonmonotone_step(problem, L0(0.5), 0.5, state)
+    w = 3.0 + 0.25 * (3.0 - 1.0)
+    assert after.x.tolist() == after.z.tolist() == [[(w + 4) / 2, 2.0]]
+    assert after.Fx == after.Fv > 0
+    assert aiht.step(problem, L0(0.5), 0.5, state).x is x
+
+
+@given(case=cases())
+def test_the_nonmonotone_form_only_removes(case):
+    state = aiht.start(case.judge.W0)
+    s = aiht.yang_yu(case.judge, case.penalty, iters=1).trace.step
+    for _ in range(30):
+        support, state = state.x != 0, aiht.nonmonotone_step(case.judge, case.penalty, s, state)
+        assert not state.x[~support].any()
+
+
 def test_without_the_projection_a_removed_weight_would_return():
     problem, penalty, x, s = reborn()
     state, seen = aiht.start(x), []

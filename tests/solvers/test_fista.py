@@ -39,6 +39,17 @@ def test_four_steps_by_hand():
     assert seen[2][0] < 17.0
 
 
+def test_the_momentum_of_halves_by_hand():
+    """t_k = 1, 3/2, 2, 5/2: y runs ahead by 0, 1/4, 2/5 of the last move, i/(i + 3)."""
+    state, x, y = fista.start(np.full((1, 1), 20.0)), 20.0, 20.0
+    for i in range(3):
+        state = fista.halves_step(SLOPE, L1(1.0), 1.0, state)
+        x, previous = y - 1, x
+        y = x + i / (i + 3) * (x - previous)
+        assert state.t == 1.5 + i / 2
+        assert abs(state.y.item() - y) <= allowance(20.0, 1)
+
+
 def test_monotone_keeps_the_better_point_and_the_momentum_of_the_other():
     state = fista.State(np.array([[0.5]]), np.array([[-2.0]]), np.array([[0.5]]), t=2.0, Fx=0.125)
     after = fista.monotone_step(BOWL, L1(0.0), 0.5, state)
