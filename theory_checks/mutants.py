@@ -16,7 +16,7 @@ import solvers
 from solvers import door, iht, linalg, maiht, problem, refine, schedule, sparsity
 from solvers.problem import Gram, LayerProblem
 from solvers.sparsity import L0, L1, Budget, KeepNofM
-from theory_checks import mutants_rates, mutants_risk, mutants_structure
+from theory_checks import mutants_penalty, mutants_rates, mutants_risk, mutants_structure
 from theory_checks.claims import CLAIMS
 from theory_checks.contract import CONTRACT
 from theory_checks.mutant import Mutant, Patch
@@ -221,7 +221,13 @@ def _round_trip(method: Any, layer: LayerProblem, budget: Any, **options: Any) -
     return done._replace(weight=done.problem.original(done.refined))
 
 
-MUTANTS = (*LAYERWISE, *mutants_structure.MUTANTS, *mutants_rates.MUTANTS, *mutants_risk.MUTANTS)
+MUTANTS = (
+    *LAYERWISE,
+    *mutants_structure.MUTANTS,
+    *mutants_penalty.MUTANTS,
+    *mutants_rates.MUTANTS,
+    *mutants_risk.MUTANTS,
+)
 
 
 def kills(mutant: Mutant, checks: Iterable[str], most: int, seed: int = 0) -> dict[str, int | None]:
