@@ -16,7 +16,14 @@ import solvers
 from solvers import door, iht, linalg, maiht, problem, refine, schedule, sparsity
 from solvers.problem import Gram, LayerProblem
 from solvers.sparsity import L0, L1, Budget, KeepNofM
-from theory_checks import mutants_convex, mutants_rates, mutants_risk, mutants_solvers, mutants_structure
+from theory_checks import (
+    mutants_convex,
+    mutants_penalty,
+    mutants_rates,
+    mutants_risk,
+    mutants_solvers,
+    mutants_structure,
+)
 from theory_checks.claims import CLAIMS
 from theory_checks.contract import CONTRACT
 from theory_checks.mutant import Mutant, Patch
@@ -224,6 +231,7 @@ def _round_trip(method: Any, layer: LayerProblem, budget: Any, **options: Any) -
 MUTANTS = (
     *LAYERWISE,
     *mutants_structure.MUTANTS,
+    *mutants_penalty.MUTANTS,
     *mutants_solvers.MUTANTS,
     *mutants_rates.MUTANTS,
     *mutants_convex.MUTANTS,

@@ -13,7 +13,7 @@ import numpy as np
 from solvers import iht, linalg, maiht, refine
 from solvers.iterate import iterate as _iterate
 from solvers.solution import Stop
-from theory_checks import probability, recovery, risk, scaling, shrinkage, stationary_risk
+from theory_checks import planted, probability, recovery, risk, scaling, shrinkage, spikes, stationary_risk
 from theory_checks.mutant import Mutant, Patch
 
 _penalty, _event, _hard, _soft = (
@@ -49,8 +49,20 @@ def _on_the_same_data(X: Any, y: Any, k: int) -> Any:
     return np.isin(np.arange(X.shape[1]), best)
 
 
+def _dense(self: Any) -> Any:
+    """Every input carries a share of the truth, whatever k says."""
+    return self.height * self.rng(2).uniform(0.5, 1.5, self.p)
+
+
+def _heavy_tailed(rng: Any, n: int, root: Any) -> Any:
+    """Elliptical rows of the same covariance: one in ten is seven times as long as the others."""
+    lengths = np.where(rng.random((n, 1)) < 0.1, 7.0, 1.0) / sqrt(0.1 * 49 + 0.9)
+    return lengths * rng.standard_normal((n, len(root))) @ root
+
+
 MUTANTS: tuple[Mutant, ...] = (
     Mutant("T1: 2 instead of 4", (Patch(risk, "CONSTRAINED", 2.0),), ("l0-constrained-risk",)),
+    Mutant("T1: the truth is not k-sparse", (Patch(planted.Planted, "w", property(_dense)),), ("l0-constrained-risk",)),
     Mutant(
         "T1: no price for the choice of the support",
         (Patch(probability, "log_supports", lambda p, size: 0.0),),
@@ -101,6 +113,9 @@ MUTANTS: tuple[Mutant, ...] = (
         (Patch(shrinkage, "event_value", lambda problem: 0.05 * _event(problem)),),
         ("lasso-slow-rate", "lasso-fast-rate", "lasso-cone"),
     ),
+    Mutant("T6: slow rate with 2 for 3", (Patch(shrinkage, "SLOW", 2.0),), ("lasso-slow-rate",)),
+    Mutant("T6: fast rate with 4 for 9", (Patch(shrinkage, "FAST", 4.0),), ("lasso-fast-rate",)),
+    Mutant("T6: a cone of 2 for 3", (Patch(shrinkage, "CONE", 2.0),), ("lasso-cone",)),
     Mutant(
         "T6: no price for p columns",
         (Patch(probability, "lasso_level", lambda sigma, n, p, delta: 2 * sigma * sqrt(2 * log(2 / delta) / n)),),
@@ -108,13 +123,23 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "T7: the risk is a sum over observations",
-        (Patch(scaling, "per_observation", lambda squares, n: squares),),
+        (Patch(spikes, "per_observation", lambda squares, n: squares),),
         ("risk-slope-n",),
     ),
     Mutant(
         "T7: a threshold that ignores p",
-        (Patch(scaling, "selection_threshold", lambda p: 1.5),),
-        ("risk-slope-k", "risk-linear-log-p", "risk-constant"),
+        (Patch(spikes, "selection_threshold", lambda p: 1.5),),
+        ("risk-slope-k", "risk-linear-log-p", "risk-constant", "gaussian-slope-k", "gaussian-linear-log-p"),
+    ),
+    Mutant(
+        "T7: the truth is dense",
+        (Patch(spikes, "spikes", lambda p, k: np.full(p, sqrt(2 * log(p)))),),
+        ("risk-slope-k", "risk-linear-log-p", "risk-constant", "gaussian-slope-k", "gaussian-linear-log-p"),
+    ),
+    Mutant(
+        "T8: tokens with heavy tails",
+        (Patch(scaling, "tokens", _heavy_tailed),),
+        ("calibration-error", "fresh-error"),
     ),
     Mutant(
         "T8: the support is chosen on the same tokens",

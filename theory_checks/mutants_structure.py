@@ -164,7 +164,11 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("envelope: rho for 1/rho", envelope, "envelope", _inverse_rho, "envelope-value envelope-gradient"),
     _mutant("envelope: gradient not divided by rho", envelope, "envelope", _raw_difference, "envelope-gradient"),
     _mutant(
-        "envelope: constant 1/rho", envelope, "lipschitz", lambda r, b: 1 / r, "envelope-lipschitz score-stability"
+        "envelope: constant 1/rho",
+        envelope,
+        "lipschitz",
+        lambda r, b: 1 / r,
+        "envelope-lipschitz score-stability cosine-lipschitz",
     ),
     _mutant("scores: bound without |w + delta|", envelope, "score_bound", _bound(True), "score-stability"),
     _mutant("scores: constant gradient", envelope, "score_bound", _bound(False), "score-stability mask-stability"),

@@ -54,7 +54,8 @@ class Planted:
     sigma : standard deviation of the noise
     height : size of the nonzeros, which are uniform in height * [0.5, 1.5] with random signs
     noise : ``normal``; ``twin``, which moves y from the first column just past the bisector towards its near copy;
-        ``level``, under which every column has the same inner product with eps; ``against``, -X w / 3
+        ``level``, under which every column has the same inner product with eps; ``against``, -X w / 3; ``opposed``,
+        under which every column has the inner product -w_0 / 6 with eps / n
     seed : seed of every draw
     """
 
@@ -96,6 +97,8 @@ class Planted:
         """(n,) the noise."""
         if self.noise == "level":
             return np.asarray(self.sigma * np.linalg.lstsq(self.X.T, np.sqrt(self.n) * np.ones(self.p))[0])
+        if self.noise == "opposed":
+            return np.asarray(np.linalg.lstsq(self.X.T, -self.n * self.w[0] / 6 * np.ones(self.p))[0])
         if self.noise == "against":
             return -self.signal / 3
         if self.noise == "twin":
@@ -175,3 +178,17 @@ def level(seed: int) -> Planted:
 def against(seed: int) -> Planted:
     """Noise that takes a third of the only spike away: the worst case of a penalty that then drops the spike."""
     return Planted("orthonormal", n=16, p=6, k=1, sigma=0.3, noise="against", seed=seed)
+
+
+def opposed(seed: int) -> Planted:
+    """Orthonormal columns, noise that opposes the only spike in all of them: the worst case of the basic inequality.
+
+    At lam = 2 |X'eps|_inf / n = |w_0| / 3 the estimate 0 has the Lasso objective of the truth.
+    """
+    return Planted("orthonormal", n=16, p=6, k=1, noise="opposed", seed=seed)
+
+
+def along_the_cone(problem: Planted) -> Array:
+    """An `opposed` truth moved by nu towards the noise, |nu off S|_1 just below 3 |nu on S|_1, nu short beside lam."""
+    share = np.where(problem.w != 0, 1.0, (3 - 2.0**-9) / (problem.p - 1))
+    return np.asarray(problem.w - problem.w[0] * 2.0**-14 * share)

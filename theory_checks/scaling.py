@@ -1,84 +1,28 @@
 """Scaling laws of the risk in n, k and log p, and what calibration on n tokens costs a refit.
 
-Experiments, not per-layer checks: seed -> certificate. Letters: n observations, p inputs, k nonzeros, sigma noise,
-tau = sqrt(2 log p) the universal threshold in units of an entry's standard deviation; spikes stand at tau.
+Experiments, not per-layer checks: seed -> certificate. Letters and model of the risks as in `spikes`; here designs are
+orthonormal, `scaling_gaussian` has the others. Calibration: X (n, p) tokens, S the k inputs that a refit may use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import log, sqrt
+from math import sqrt
 
 import numpy as np
 
-from solvers import iht
 from solvers.problem import LayerProblem
 from solvers.refine import refine
-from solvers.sparsity import L0, Array, Mask
-from theory_checks import chance, probability
+from solvers.sparsity import Array, Mask
+from theory_checks import chance, probability, scaling_gaussian, spikes
 from theory_checks.certificate import Certificate
+from theory_checks.scaling_gaussian import LINEAR, WIDTH
 from theory_checks.synthetic import Rng
 
-WIDTH = 0.03  # half-width to which a slope must be known
-LINEAR = 0.02  # share of variance that a straight line in log p may leave over
 RATIO = (0.3, 1.2)  # of the risk to 2 sigma^2 k log p
-NS = tuple(500 * 2**i for i in range(9))
 KS = (4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48)
 PS = tuple(2**i for i in range(6, 14))
 TOKENS = (12, 20, 40, 160)
-
-
-def selection_threshold(p: int) -> float:
-    """tau, the threshold at which entries are kept, in standard deviations."""
-    return sqrt(2 * log(p))
-
-
-def per_observation(squares: Array, n: int) -> Array:
-    """|X (w^ - w)|^2 / n: the risk is a mean over observations, not a sum."""
-    return squares / n
-
-
-def spikes(p: int, k: int) -> Array:
-    """(p,) k entries at the universal threshold, where hard thresholding errs most."""
-    return np.where(np.arange(p) < k, sqrt(2 * log(p)), 0.0)
-
-
-def orthonormal_risks(rng: Rng, p: int, k: int, reps: int) -> Array:
-    """(reps,) |w^ - w|^2 / sigma^2 of hard thresholding at `selection_threshold`: all that IHT does when H = I."""
-    w = spikes(p, k)
-    found = L0(selection_threshold(p) ** 2 / 2).prox(w + rng.standard_normal((reps, p)), 1.0)
-    return np.asarray(np.square(found - w).sum(axis=1))
-
-
-def gaussian_risks(rng: Rng, n: int, p: int, k: int, reps: int) -> Array:
-    """(reps,) risk of the point that IHT returns on one Gaussian design, sigma = 1, from its least squares.
-
-    X'eps / n is drawn from its law given X, normal with covariance H / n.
-    """
-    X = rng.standard_normal((n, p))
-    H = X.T @ X / n
-    H = (H + H.T) / 2
-    w = spikes(p, k) / sqrt(n)
-    noise = rng.standard_normal((reps, p)) @ np.linalg.cholesky(H).T / sqrt(n)
-    problem = LayerProblem.of(w + np.linalg.solve(H, noise.T).T, H)
-    s = 0.95 / problem.lipschitz
-    penalty = L0(selection_threshold(p) ** 2 / n / (2 * s))
-    found = iht.iht(problem, penalty, iters=60, safety=0.95, tol=1e-8).weight
-    return per_observation(np.square((found - w) @ (np.linalg.cholesky(n * H))).sum(axis=1), n)
-
-
-def slope_in_n(seed: int, *, reps: int = 3000) -> Certificate:
-    """The risk falls as 1/n: slope -1 of its logarithm over log n.
-
-    Assumptions: Gaussian design, p = 16, k = 2, n >= 500, spikes at tau / sqrt(n), lam at the universal threshold.
-    Measured on the output of IHT. Where: Raskutti, Wainwright, Yu 2011 (rate).
-    """
-    rng = np.random.default_rng([seed, 1])
-    risks = [gaussian_risks(rng, n, 16, 2, reps).mean() for n in NS]
-    claim = "log risk over log n has slope -1"
-    return chance.slope_within(
-        "risk-slope-n", claim, "derived here", np.log(np.array(NS)), np.log(np.array(risks)), -1.0, -1.0, WIDTH
-    )
 
 
 def slope_in_k(seed: int, *, reps: int = 2500) -> Certificate:
@@ -87,7 +31,7 @@ def slope_in_k(seed: int, *, reps: int = 2500) -> Certificate:
     Assumptions: orthonormal design, spikes and threshold at tau. Where: Raskutti, Wainwright, Yu 2011.
     """
     rng = np.random.default_rng([seed, 2])
-    risks = [orthonormal_risks(rng, 1000, k, reps).mean() for k in KS]
+    risks = [spikes.orthonormal_risks(rng, 1000, k, reps).mean() for k in KS]
     claim = "log risk over log k has a slope in [0.9, 1]"
     return chance.slope_within(
         "risk-slope-k", claim, "derived here", np.log(np.array(KS)), np.log(np.array(risks)), 0.9, 1.0, WIDTH
@@ -97,7 +41,7 @@ def slope_in_k(seed: int, *, reps: int = 2500) -> Certificate:
 def _over_p(seed: int, purpose: int, reps: int) -> Array:
     """(len(PS), reps) risks at k = 8, in units of sigma^2."""
     rng = np.random.default_rng([seed, purpose])
-    return np.array([orthonormal_risks(rng, p, 8, reps) for p in PS])
+    return np.array([spikes.orthonormal_risks(rng, p, 8, reps) for p in PS])
 
 
 def linear_in_log_p(seed: int, *, reps: int = 1000) -> Certificate:
@@ -129,6 +73,11 @@ def constant_of_log_p(seed: int, *, reps: int = 1000) -> Certificate:
     return Certificate("risk-constant", claim, "derived here", measured, reach, inconclusive=why)
 
 
+def tokens(rng: Rng, n: int, root: Array) -> Array:
+    """(n, p) normal tokens with covariance root' root."""
+    return np.asarray(rng.standard_normal((n, len(root))) @ root)
+
+
 def support(X: Array, y: Array, k: int) -> Mask:
     """(p,) the inputs that are kept: the first k, whatever the tokens say."""
     return np.arange(X.shape[1]) < k
@@ -143,7 +92,7 @@ def _calibrated(seed: int, reps: int) -> tuple[Array, Array]:
     errors = np.empty((2, len(TOKENS), reps))
     for i, n in enumerate(TOKENS):
         for r in range(reps):
-            X = rng.standard_normal((n, p)) @ root
+            X = tokens(rng, n, root)
             S = support(X, X @ W0[0], k)
             dropped = cov[np.ix_(~S, ~S)] - cov[np.ix_(~S, S)] @ np.linalg.solve(cov[np.ix_(S, S)], cov[np.ix_(S, ~S)])
             H = X.T @ X / n
@@ -178,7 +127,7 @@ def fresh_error(seed: int, *, reps: int = 800) -> Certificate:
 
 EXPERIMENTS: dict[str, Callable[[int], Certificate]] = {
     **probability.EXPERIMENTS,
-    "risk-slope-n": slope_in_n,
+    **scaling_gaussian.EXPERIMENTS,
     "risk-slope-k": slope_in_k,
     "risk-linear-log-p": linear_in_log_p,
     "risk-constant": constant_of_log_p,

@@ -16,7 +16,7 @@ from scipy.special import ndtr
 from solvers import iht
 from solvers.sparsity import L0, L1, Array
 from theory_checks.certificate import Certificate, allowance
-from theory_checks.planted import Planted, level, planted
+from theory_checks.planted import Planted, along_the_cone, level, opposed, planted
 from theory_checks.synthetic import Case, Check
 
 SLOW, CONE, FAST = 3.0, 3.0, 9.0
@@ -99,11 +99,15 @@ def donoho_johnstone(theta: float, p: int) -> Certificate:
     return Certificate(name, claim, where, soft_risk(theta, universal_threshold(p)), bound, rounding)
 
 
-def _lasso(problem: Planted, lam: float) -> tuple[str, Array]:
-    """Why the rates do not apply, and nu = w^ - w of an approximate minimiser that is no worse than the truth."""
+def lasso(problem: Planted, lam: float) -> Array:
+    """(p,) an approximate minimiser, by proximal gradient steps."""
+    return np.asarray(iht.iht(problem.problem, L1(lam), iters=400, tol=1e-9).weight[0])
+
+
+def _error(problem: Planted, lam: float, w: Array) -> tuple[str, Array]:
+    """Why the rates do not apply to an estimate w, and nu = w^ - w."""
     if lam < event_value(problem) * (1 - allowance(1.0, problem.size)):
         return f"lam = {lam:.3g} < 2 |X'eps|_inf / n = {event_value(problem):.3g}", problem.w
-    w = iht.iht(problem.problem, L1(lam), iters=400, tol=1e-9).weight[0]
     gap = _lasso_objective(problem, lam, w) - _lasso_objective(problem, lam, problem.w)
     return (f"F(w^) - F(w) = {gap:.3g} > 0" if gap > 0 else ""), w - problem.w
 
@@ -116,29 +120,30 @@ def _mean_square(problem: Planted, nu: Array) -> float:
     return float(np.square(problem.X @ nu).mean())
 
 
-def lasso_slow_rate(problem: Planted, lam: float) -> Certificate:
+def lasso_slow_rate(problem: Planted, lam: float, w: Array) -> Certificate:
     """|X nu|^2 / n <= 3 lam |w|_1: no condition on the design.
 
     Assumptions: lam >= 2 |X'eps|_inf / n, F(w^) <= F(w). Why: the basic inequality, |nu|_1 <= |w|_1 + |w^|_1. Where:
-    Hastie, Tibshirani, Wainwright 2015, Thm 11.2 (with 12). Upper bound.
+    Hastie, Tibshirani, Wainwright 2015, Thm 11.2 (with 12). Tight under these assumptions (`opposed`, w^ near 0); the
+    exact minimiser has at most half of it, because its optimality replaces |X nu|^2 / 2n by |X nu|^2 / n.
     """
     name, claim, where = "lasso-slow-rate", "|X nu|^2 / n <= 3 lam |w|_1", "derived here"
-    reason, nu = _lasso(problem, lam)
+    reason, nu = _error(problem, lam, w)
     bound = SLOW * lam * float(np.abs(problem.w).sum())
     rounding = allowance(problem.scale / problem.n + bound, problem.size)
     return Certificate(name, claim, where, _mean_square(problem, nu), bound, rounding, applies=reason)
 
 
-def lasso_fast_rate(problem: Planted, lam: float) -> Certificate:
+def lasso_fast_rate(problem: Planted, lam: float, w: Array) -> Certificate:
     """|X nu|^2 / n <= 9 k lam^2 / gamma and |nu|^2 <= (3 lam)^2 k / gamma^2, gamma = lambda_min(X'X / n).
 
     The second follows from the first by gamma |nu|^2 <= |X nu|^2 / n, so the larger of the first's left side and
     gamma |nu|^2 is measured. Assumptions: as for the slow rate; gamma > 0 (it bounds the restricted eigenvalue from
-    below). Why: |nu|_1 over the cone is at most 4 sqrt(k) |nu|. Where: Bickel, Ritov, Tsybakov 2009. Upper.
+    below). Why: |X nu|^2 / 2n <= 3/2 lam |nu on S|_1. Where: Bickel, Ritov, Tsybakov 2009. Tight as the slow rate is.
     """
     name, claim = "lasso-fast-rate", "max(|X nu|^2 / n, gamma |nu|^2) <= 9 k lam^2 / gamma"
     gamma = float(np.linalg.eigvalsh(problem.problem.H)[0])
-    reason, nu = _lasso(problem, lam)
+    reason, nu = _error(problem, lam, w)
     if gamma <= allowance(problem.p, problem.size):
         reason = reason or f"gamma = {gamma:.3g}, zero to rounding"
         return Certificate(name, claim, "derived here", 0.0, 0.0, applies=reason)
@@ -148,14 +153,14 @@ def lasso_fast_rate(problem: Planted, lam: float) -> Certificate:
     return Certificate(name, claim, "derived here", measured, bound, rounding, applies=reason)
 
 
-def lasso_cone(problem: Planted, lam: float) -> Certificate:
+def lasso_cone(problem: Planted, lam: float, w: Array) -> Certificate:
     """|nu off S|_1 <= 3 |nu on S|_1: the error lies in the cone over which gamma is taken.
 
     Assumptions: as for the slow rate. Why: 0 <= 3/2 lam |nu_S|_1 - 1/2 lam |nu_{S^c}|_1 in the basic inequality.
-    Where: Bickel, Ritov, Tsybakov 2009. Upper bound.
+    Where: Bickel, Ritov, Tsybakov 2009. Tight: `opposed`, nu small beside lam (`along_the_cone`).
     """
     name, claim = "lasso-cone", "|nu off S|_1 <= 3 |nu on S|_1"
-    reason, nu = _lasso(problem, lam)
+    reason, nu = _error(problem, lam, w)
     on = float(np.abs(nu[problem.w != 0]).sum())
     off = float(np.abs(nu[problem.w == 0]).sum())
     rounding = allowance(float(np.abs(problem.w).sum() + np.abs(nu).sum()), problem.size)
@@ -174,10 +179,14 @@ def _oracle(case: Case) -> Iterator[Certificate]:
             yield donoho_johnstone(theta, p)
 
 
-def _lassos(case: Case) -> Iterator[tuple[Planted, float]]:
+def _lassos(case: Case) -> Iterator[tuple[Planted, float, Array]]:
     for problem in (planted(case.seed, 1), level(case.seed)):
         for factor in (1.0, 2.0):
-            yield problem, factor * event_value(problem)
+            lam = factor * event_value(problem)
+            yield problem, lam, lasso(problem, lam)
+    problem = opposed(case.seed)
+    for w in (problem.w * 2.0**-20, along_the_cone(problem)):
+        yield problem, event_value(problem), w
 
 
 CHECKS: dict[str, Check] = {

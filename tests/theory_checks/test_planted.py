@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theory_checks.certificate import allowance
-from theory_checks.planted import DESIGNS, Planted, against, level, planted, twins
+from theory_checks.planted import DESIGNS, Planted, against, along_the_cone, level, opposed, planted, twins
 
 SEEDS = st.integers(0, 2**31 - 1)
 REGRESSIONS = st.builds(
@@ -71,6 +71,12 @@ def test_the_constructed_noises_are_what_they_say(seed):
     assert np.ptp(products) <= allowance(np.abs(products).sum() * loud.p, loud.size)
     assert (products > 0).all()
     assert np.array_equal(against(seed).eps, -against(seed).signal / 3)
+    facing = opposed(seed)
+    products = facing.X.T @ facing.eps / facing.n + facing.w[0] / 6
+    assert np.abs(products).max() <= allowance(abs(facing.w[0]) * facing.p, facing.size)
+    nu = along_the_cone(facing) - facing.w
+    assert 2.99 * abs(nu[0]) < np.abs(nu[1:]).sum() < 3 * abs(nu[0])
+    assert np.sign(nu[0]) == -np.sign(facing.w[0])
 
 
 @given(seed=SEEDS)

@@ -5,15 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from solvers import L0, iht, magnitude, maiht
 from solvers.sparsity import KeepPerRow
 from theory_checks.certificate import Certificate, allowance
-from theory_checks.planted import Planted, against, level, planted, twins
+from theory_checks.planted import Planted, against, along_the_cone, level, opposed, planted, twins
 from theory_checks.risk import best_subset, caught, constrained_risk, fit, near_minimiser, penalised_risk, reflected
 from theory_checks.shrinkage import (
     donoho_johnstone,
     event_value,
+    lasso,
     lasso_cone,
     lasso_fast_rate,
     lasso_slow_rate,
@@ -33,12 +35,17 @@ def _used(certificate):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_constructed_cases_use_their_bounds_up(seed):
-    """Constants that no random draw would defend: 4 of T1 and T2, the threshold of T3, 2 of T4."""
+    """Constants that no random draw would defend: 4 of T1 and T2, the threshold of T3, 2 of T4, 3 and 9 of T6."""
     assert _used(constrained_risk(twins(seed))) > 0.99
     problem, penalty, found = just_missed(seed)
     assert _used(stationary_bias(problem, penalty, found)) > 0.99
     weak = against(seed)
     assert _used(penalised_risk(weak, float(np.square(weak.y).sum()) * 0.501)) > 0.74
+    facing = opposed(seed)
+    lam = event_value(facing)
+    assert _used(lasso_slow_rate(facing, lam, facing.w * 2.0**-20)) > 0.99
+    assert _used(lasso_fast_rate(facing, lam, facing.w * 2.0**-20)) > 0.99
+    assert _used(lasso_cone(facing, lam, along_the_cone(facing))) > 0.99
     loud = level(seed)
     T = np.union1d(loud.support, [loud.p - 1])
     assert _used(near_minimiser(loud, reflected(loud, T, 2.0))) > 0.81
@@ -53,6 +60,18 @@ def test_the_best_subset_is_no_worse_than_the_truth(case):
     assert np.count_nonzero(found) <= problem.k
     everything = caught(problem.X, problem.p, problem.y)
     assert everything.shape == (1,)
+
+
+@given(case=cases(), factor=st.floats(1, 5))
+def test_the_exact_lasso_uses_at_most_half_of_the_slow_and_a_quarter_of_the_fast_rate(case, factor):
+    """Optimality of the minimiser replaces |X nu|^2 / 2n by |X nu|^2 / n in the basic inequality."""
+    problem = planted(case.seed, 1)
+    lam = factor * event_value(problem)
+    w = lasso(problem, lam)
+    for claim, share in ((lasso_slow_rate, 2), (lasso_fast_rate, 4)):
+        certificate = claim(problem, lam, w)
+        assert certificate.outcome in ("holds", "not applicable"), str(certificate)
+        assert share * certificate.measured <= certificate.bound * (1 + 2.0**-10) + certificate.allowance
 
 
 def _rested(method, lam, **options):
@@ -76,10 +95,13 @@ def _rested(method, lam, **options):
         (lambda: near_minimiser(SINGULAR, np.ones(6)), "zero to rounding"),
         (lambda: thresholding_risk(-0.5, 1.0), "min(theta, tau) = -0.5 < 0"),
         (lambda: donoho_johnstone(1.0, 3), "p = 3 < 4"),
-        (lambda: lasso_slow_rate(NOISY, event_value(NOISY) / 2), f"< 2 |X'eps|_inf / n = {event_value(NOISY):.3g}"),
-        (lambda: lasso_fast_rate(NOISY, event_value(NOISY) / 2), f"lam = {event_value(NOISY) / 2:.3g} <"),
-        (lambda: lasso_cone(NOISY, 0.0), "lam = 0 <"),
-        (lambda: lasso_fast_rate(SINGULAR, event_value(SINGULAR)), "gamma = "),
+        (
+            lambda: lasso_slow_rate(NOISY, event_value(NOISY) / 2, NOISY.w),
+            f"< 2 |X'eps|_inf / n = {event_value(NOISY):.3g}",
+        ),
+        (lambda: lasso_fast_rate(NOISY, event_value(NOISY) / 2, NOISY.w), f"lam = {event_value(NOISY) / 2:.3g} <"),
+        (lambda: lasso_cone(NOISY, 0.0, NOISY.w), "lam = 0 <"),
+        (lambda: lasso_fast_rate(SINGULAR, event_value(SINGULAR), SINGULAR.w), "gamma = "),
     ],
 )
 def test_outside_its_assumptions_a_risk_bound_says_why_with_the_number(certificate, reason):

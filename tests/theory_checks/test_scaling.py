@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from theory_checks import chance, probability, scaling
+from solvers import iht, maiht
+from theory_checks import chance, probability, scaling, scaling_gaussian, spikes
 from theory_checks.certificate import allowance
 from theory_checks.scaling import EXPERIMENTS
 
@@ -14,7 +15,9 @@ SMALL = {
     "lasso-event": lambda: probability.lasso_event(0, trials=20),
     "oracle-chi-square": lambda: probability.oracle_chi_square(0, trials=50),
     "threshold-means": lambda: probability.threshold_means(0, trials=1000),
-    "risk-slope-n": lambda: scaling.slope_in_n(0, reps=4),
+    "risk-slope-n": lambda: scaling_gaussian.slope_in_n(0, reps=4),
+    "gaussian-slope-k": lambda: scaling_gaussian.slope_in_k(0, reps=40),
+    "gaussian-linear-log-p": lambda: scaling_gaussian.linear_in_log_p(0, reps=160),
     "risk-slope-k": lambda: scaling.slope_in_k(0, reps=4),
     "risk-linear-log-p": lambda: scaling.linear_in_log_p(3, reps=100),
     "risk-constant": lambda: scaling.constant_of_log_p(0, reps=4),
@@ -43,6 +46,37 @@ def test_an_experiment_is_a_function_of_its_seed():
     for name in ("lasso-event", "risk-slope-n"):
         first, again, other = (EXPERIMENTS[name](seed) for seed in (4, 4, 5))
         assert first == again != other
+
+
+def test_the_gaussian_root_has_the_law_of_a_gram():
+    """E H = I and Var H_ij = (1 + [i = j]) / n, over 4000 draws."""
+    n, p, draws = 7, 3, 4000
+    rng = np.random.default_rng(0)
+    roots = np.array([spikes.gaussian_root(rng, n, p) for _ in range(draws)])
+    H = roots @ roots.transpose(0, 2, 1)
+    assert not np.triu(roots[0], 1).any()
+    z = (H.mean(axis=0) - np.eye(p)) / (H.std(axis=0) / np.sqrt(draws))
+    assert np.abs(z).max() < chance.Z
+    spread = np.square(H - np.eye(p))
+    z = (spread.mean(axis=0) - (1 + np.eye(p)) / n) / (spread.std(axis=0) / np.sqrt(draws))
+    assert np.abs(z).max() < chance.Z
+
+
+def test_a_solver_on_many_observations_has_the_risk_of_a_threshold():
+    """H = I up to 1/1000: both samplers draw from nearly the same law; the means agree to 5 standard errors."""
+    plain = spikes.orthonormal_risks(np.random.default_rng(1), 20, 2, 4000)
+    for solver in (iht.iht, maiht.maiht):
+        found = 10**6 * spikes.gaussian_risks(np.random.default_rng(2), solver, 10**6, 20, 2, 4000)
+        error = np.sqrt((plain.var() + found.var()) / 4000)
+        assert abs(found.mean() - plain.mean()) < chance.Z * error
+
+
+def test_tokens_have_the_covariance_of_their_root():
+    root = np.array([[2.0, 1.0], [0.0, 1.0]])
+    X = scaling.tokens(np.random.default_rng(3), 20_000, root)
+    products = X[:, :, None] * X[:, None, :]
+    z = (products.mean(axis=0) - root.T @ root) / (products.std(axis=0) / np.sqrt(len(X)))
+    assert np.abs(z).max() < chance.Z
 
 
 def test_clopper_pearson_contains_the_share_and_inverts_the_binomial_tail():
