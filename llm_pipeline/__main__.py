@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import llm_pipeline.waiting  # noqa: F401 - before NumPy and torch start their threads
+from solvers.door import REFINE_MU
 from solvers.refusal import Refusal
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
@@ -118,6 +119,10 @@ def run_prune(
     protocol: Annotated[str, typer.Option(help="How the text is cut and scored: windows or documents.")] = "windows",
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value, a hyper-parameter or mu.")] = None,
     refine: Annotated[str, typer.Option(help="none, gradient:30 or exact, on the support that was found.")] = "none",
+    swaps: Annotated[str, typer.Option(help="Exchanges that a row may make after an exact refit: 0, 20, all.")] = "0",
+    refine_mu: Annotated[
+        float, typer.Option(help="Ridge of refinement and swaps; that of the search is mu.")
+    ] = REFINE_MU,
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
@@ -140,6 +145,8 @@ def run_prune(
             calibration=calibration,
             settings=parse_settings(settings or []),
             refine=refine,
+            swaps=swaps,
+            refine_mu=refine_mu,
             device=device,
             dtype=dtype,
             seed=seed,
@@ -163,6 +170,9 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"{summary['layers']} layers, mean relative error {summary['relative_error']:.4g}, {seconds:.0f} s",
         soft_wrap=True,
     )
+    if summary["stages"]:
+        stages = ", ".join(f"{stage} {error:.4g}" for stage, error in summary["stages"].items())
+        screen.print(f"mean relative error by stage: {stages}; {summary['swaps']} swaps", soft_wrap=True)
     if facts:
         screen.print(
             f"perplexity ({facts['protocol']}, {facts['text']}): dense {facts['dense']['perplexity']:.3f}, "

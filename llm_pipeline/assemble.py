@@ -17,9 +17,11 @@ from llm_pipeline.journal import versions
 from llm_pipeline.plan import CalibrationSource, MethodChoice, ModelSource, Plan
 from llm_pipeline.prune import require_possible
 from llm_pipeline.token_stream import load_tokenizer
+from solvers.door import REFINE_MU
 from solvers.methods import Method, near
-from solvers.refine import steps_of
+from solvers.refine import refinement
 from solvers.refusal import Refusal
+from solvers.swaps import most_of
 
 
 class Job(NamedTuple):
@@ -39,6 +41,8 @@ def job(
     calibration: str | None = None,
     settings: dict[str, Any] | None = None,
     refine: str = "none",
+    swaps: int | str = 0,
+    refine_mu: float = REFINE_MU,
     device: str = "auto",
     dtype: str = "auto",
     seed: int = 0,
@@ -48,9 +52,9 @@ def job(
 ) -> Job:
     """Check every option, read the model's headers and the texts; nothing is written."""
     chosen, target = solvers.find(method), solvers.parse(sparsity)
-    steps_of(refine)
+    refine, most = refinement(refine, swaps), most_of(swaps)
     options = dict(settings or {})
-    mu = _ridge(options.pop("mu", 0.1))
+    mu, refine_mu = _ridge("mu", options.pop("mu", 0.1)), _ridge("refine-mu", refine_mu)
     options = {**chosen.options(), **chosen.read_options(method, options)}
     source = sources.model(model)
     require_possible(source, chosen, method, target)
@@ -63,7 +67,9 @@ def job(
         calibration=_calibration(calibration, tokens),
         sparsity=str(target),
         refine=refine,
+        swaps="all" if most is None else most,
         mu=mu,
+        refine_mu=refine_mu,
         seed=seed,
         device=place,
         dtype=number,
@@ -150,14 +156,15 @@ def method_of(plan: Plan) -> Method:
     return solvers.find(plan.method.name)
 
 
-def _ridge(value: Any) -> float:
+def _ridge(name: str, value: Any) -> float:
     try:
         mu = float(value)
     except ValueError:
         mu = -1.0
     if not 0 <= mu < float("inf"):
         raise Refusal(
-            f"mu, the ridge on the unit-diagonal Gram, must be a number of at least 0; got '{value}'. Usually 0.1."
+            f"{name}, a ridge on the unit-diagonal Gram, must be a number of at least 0; got '{value}'. "
+            f"Usually mu is 0.1, refine-mu {REFINE_MU}."
         )
     return mu
 

@@ -19,7 +19,7 @@ dense tensors, so any program that reads the dense model reads this one.
 |---|---|
 | method | {plan.method.name} {plan.method.options} |
 | sparsity asked, measured | {plan.sparsity}, {summary["sparsity_measured"]:.4%} of {summary["layers"]} layers |
-| refinement, ridge | {plan.refine}, mu = {plan.mu} |
+| refinement, ridge | {_stages(plan, summary)} |
 | calibration | {plan.calibration.source}: {plan.calibration.protocol} |
 | mean relative layer error | {summary["relative_error"]:.4e} |
 {_perplexity(summary["perplexity"])}| certificates | {outcomes} |
@@ -27,6 +27,17 @@ dense tensors, so any program that reads the dense model reads this one.
 `plan.toml` determines the run, `layers.jsonl` and `certificates.jsonl` hold a line per layer and per claim.
 `python -m llm_pipeline verify DIR` recounts and recomputes them from these weights.
 """
+
+
+def _stages(plan: Plan, summary: dict[str, Any]) -> str:
+    text = f"{plan.refine}, mu = {plan.mu}"
+    if plan.refine != "none":
+        text += f", refine-mu = {plan.refine_mu}"
+    if plan.swaps:
+        text += f"; {summary['swaps']} swaps ({plan.swaps} a row asked)"
+    if summary["stages"]:
+        text += "; mean error " + ", ".join(f"{stage} {error:.4e}" for stage, error in summary["stages"].items())
+    return text
 
 
 def _perplexity(facts: dict[str, Any] | None) -> str:

@@ -45,7 +45,7 @@ class Journal:
     def note(self, folder: OutputFolder, layer: Layer, certificates: list[Certificate]) -> None:
         """Write one layer and its certificates."""
         row = describe(layer, self.plan.refine)
-        self.layers.append({key: row[key] for key in ("shape", "kept", "relative_error", "layer")})
+        self.layers.append({k: row[k] for k in ("shape", "kept", "relative_error", "layer", "swaps", "stages")})
         folder.append_line("layers.jsonl", json.dumps(row))
         for certificate in certificates:
             self.outcomes[certificate.outcome] += 1
@@ -64,6 +64,8 @@ class Journal:
             "sparsity_measured": 1 - sum(row["kept"] for row in self.layers) / size,
             "layers": len(self.layers),
             "relative_error": sum(errors) / len(errors),
+            "stages": self._stages(),
+            "swaps": sum(row["swaps"]["count"] for row in self.layers) if self.plan.swaps else 0,
             "perplexity": perplexities and compared(*perplexities),
             "seconds": self.seconds,
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -72,6 +74,13 @@ class Journal:
             "versions": self.plan.versions,
             "machine": machine(),
         }
+
+    def _stages(self) -> dict[str, float] | None:
+        """Mean relative error after the method, after refinement, after swaps."""
+        stages = [row["stages"] for row in self.layers]
+        if not all(stages):
+            return None
+        return {stage: sum(errors[stage] for errors in stages) / len(stages) for stage in stages[0]}
 
 
 def certificate_line(layer: str, certificate: Certificate) -> dict[str, Any]:

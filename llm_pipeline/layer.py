@@ -80,7 +80,8 @@ def prune_layer(
     name = walk.weight_name(i, reader)
     problem = LayerProblem(dense_weight(walk.checkpoint, name), gram)
     start = time.perf_counter()
-    run = solvers.run(method, problem, target.on(problem.shape), refine=plan.refine, mu=plan.mu, **plan.method.options)
+    after = {"refine": plan.refine, "swaps": plan.swaps, "mu": plan.mu, "refine_mu": plan.refine_mu}
+    run = solvers.run(method, problem, target.on(problem.shape), **after, **plan.method.options)
     seconds = time.perf_counter() - start
     saved = torch.from_numpy(run.weight).to(walk.checkpoint.dtype(name))
     return Layer(name, i, site.name, problem, run, saved, seconds)
@@ -89,7 +90,7 @@ def prune_layer(
 def judge(method: Method, layer: Layer, refine: str) -> list[Certificate]:
     """Every claim about how the layer was solved, and about the weights as they are saved."""
     saved = layer.saved.to(torch.float64).numpy()
-    return certify(method, layer.run, refine) + judge_saved(method, layer.run.problem, layer.run.sparsity, saved)
+    return certify(method, layer.run, refine) + judge_saved(method, layer.run.refit, layer.run.sparsity, saved)
 
 
 def judge_saved(method: Method, problem: LayerProblem, sparsity: Sparsity, saved: np.ndarray) -> list[Certificate]:
@@ -102,9 +103,13 @@ def judge_saved(method: Method, problem: LayerProblem, sparsity: Sparsity, saved
 
 
 def describe(layer: Layer, refine: str) -> dict[str, Any]:
-    """The layer's line of layers.jsonl; objective and error belong to the saved weights and carry no ridge."""
+    """The layer's line of layers.jsonl; objective and error belong to the saved weights and carry no ridge.
+
+    The gains of refinement and swaps are decreases of f with the ridge `refine_mu`; `stages` are relative errors
+    without a ridge, before the cast.
+    """
     saved = layer.saved.to(torch.float64).numpy()
-    found, judged = layer.run.found, layer.run.problem
+    run, found = layer.run, layer.run.found
     return {
         "layer": layer.name,
         "block": layer.block,
@@ -117,11 +122,26 @@ def describe(layer: Layer, refine: str) -> dict[str, Any]:
         "seconds": layer.seconds,
         "stop": found.stop.value,
         "sha256": digest(layer.saved),
-        "refine": {"name": refine, "gain": -judged.change(found.weight, layer.run.refined)}
-        if refine != "none"
-        else None,
+        "refine": {"name": refine, "gain": -run.refit.change(found.weight, run.refined)} if refine != "none" else None,
+        "swaps": _swaps(run),
+        "stages": _stages(layer) if refine != "none" else None,
         "trace": _trace(found.trace),
     }
+
+
+def _swaps(run: Run) -> dict[str, Any] | None:
+    if run.gains is None:
+        return None
+    count, gain = sum(map(len, run.gains)), sum(float(row.sum()) for row in run.gains)
+    return {"count": count, "gain": gain, "rows_ended": int(run.ended.sum())}
+
+
+def _stages(layer: Layer) -> dict[str, float]:
+    run = layer.run
+    after = {"found": run.found.weight, "refined": run.refined, "swapped": run.swapped}
+    if run.gains is None:
+        del after["swapped"]
+    return {stage: layer.problem.relative_error(run.problem.original(W)) for stage, W in after.items()}
 
 
 def _trace(trace: Trace | None) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from solvers.door import REFINE_MU
 from solvers.refusal import Refusal
 
 FILE = "plan.toml"
@@ -50,8 +51,10 @@ class Plan:
     Attributes
     ----------
     sparsity : as typed, ``50%`` or ``2:4``
-    refine : ``none``, ``gradient:N`` or ``exact``
-    mu : ridge on the unit-diagonal Gram
+    refine : ``none``, ``gradient:N`` or ``exact``; ``exact`` where swaps are made
+    swaps : exchanges that a row may make, or ``all``
+    mu : ridge of the search on the unit-diagonal Gram
+    refine_mu : ridge of refinement and swaps
     seed : of the calibration draw
     device, dtype : of the forward passes
     """
@@ -61,11 +64,18 @@ class Plan:
     calibration: CalibrationSource
     sparsity: str
     refine: str = "none"
+    swaps: int | str = 0
     mu: float = 0.1
+    refine_mu: float = REFINE_MU
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"
     versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def last_mu(self) -> float:
+        """The ridge of the last stage, on whose problem the saved weights are judged."""
+        return self.mu if self.refine == "none" else self.refine_mu
 
     def to_toml(self) -> str:
         """Plain keys first, then one table a part."""

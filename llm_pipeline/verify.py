@@ -24,7 +24,7 @@ from llm_pipeline.prune import Progress, silent
 from llm_pipeline.sources import DTYPES
 from solvers.problem import Gram, LayerProblem
 from solvers.refusal import Refusal
-from theory_checks import Certificate, allowance
+from theory_checks import Certificate, allowance, one_swap_again
 
 SOURCE = "the run's own record"
 
@@ -87,7 +87,9 @@ def _layer(
         Certificate("identity", claim, SOURCE, float(digest(stored) != row["sha256"]), 0.0),
         Certificate("objective-recomputed", again, SOURCE, abs(f - row["objective"]), 0.0, reach),
     ]
-    return checks + judge_saved(solvers.find(plan.method.name), problem.normalised(plan.mu), budget, saved)
+    judged = problem.normalised(plan.last_mu)
+    checks += judge_saved(solvers.find(plan.method.name), judged, budget, saved)
+    return checks + [one_swap_again(judged, budget, saved)] * (plan.swaps == "all")
 
 
 def read_layers(folder: Path) -> dict[str, Any]:

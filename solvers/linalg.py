@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 u = float(np.finfo(np.float64).eps) / 2
 
 
+def gamma(m: int) -> float:
+    """m u / (1 - m u), the rounding of m operations relative to the sum of their magnitudes [Higham 2002, eq. 3.5]."""
+    return m * u / (1 - m * u)
+
+
 def is_positive_definite(A: Array) -> bool:
     """Whether a floating-point Cholesky factorisation of A runs to completion."""
     try:
@@ -39,7 +44,7 @@ def lambda_max_bound(H: Array) -> float:
     Never zero, so that a step 1/L exists.
     """
     n = len(H)
-    g = (n + 2) * u / (1 - (n + 2) * u)
+    g = gamma(n + 2)
     safe = max(min(float(np.trace(H)), float(np.abs(H).sum(axis=1).max())) * (1 + g), float(np.finfo(np.float64).tiny))
     theta = _lambda_max_estimate(H)
     for margin in (1e-3, 1e-2, 1e-1):

@@ -10,7 +10,7 @@ Always in this difference form: the expanded form <W H, W> - 2 <W H, W0> + ... l
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from numbers import Real
 
 import numpy as np
@@ -52,13 +52,22 @@ class Gram:
         """Root mean square of every input, (in,): sqrt(diag H)."""
         return np.sqrt(np.maximum(np.diag(self.H), 0.0))
 
-    @lru_cache(maxsize=1)  # noqa: B019 - the layers of a site share the result; one site is in memory at a time
     def normalised(self, mu: float) -> tuple[Gram, Array]:
         """(D^-1 H D^-1 + mu I, D) with D = diag(norms): unit diagonal plus the ridge.
 
         A dead input has norm zero; it is given a power of two far below every live norm, so that its weights are
-        the first to go under a budget and come back bit for bit where they stay.
+        the first to go under a budget and come back bit for bit where they stay. The layers of a site share the
+        result, one for each ridge that they use (search and refinement), for as long as the site's Gram lives.
         """
+        if mu not in self._normalised:
+            self._normalised[mu] = self._with_ridge(mu)
+        return self._normalised[mu]
+
+    @cached_property
+    def _normalised(self) -> dict[float, tuple[Gram, Array]]:
+        return {}
+
+    def _with_ridge(self, mu: float) -> tuple[Gram, Array]:
         live = self.norms[self.norms > 0]
         dead = 2.0 ** (np.floor(np.log2(live.min())) - 40) if live.size else 1.0
         scale = np.where(self.norms > 0, self.norms, dead)

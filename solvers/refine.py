@@ -14,6 +14,7 @@ from solvers.linalg import least_squares_pcg
 from solvers.problem import LayerProblem
 from solvers.refusal import Refusal
 from solvers.sparsity import Array, Mask
+from solvers.swaps import most_of
 
 
 def gradient_steps(problem: LayerProblem, mask: Mask, W: Array, steps: int, s: float) -> Array:
@@ -31,7 +32,8 @@ def refine(problem: LayerProblem, mask: Mask, W: Array, how: str) -> Array:
     mask : (out, in) the support; entries outside stay +0.0
     W : (out, in) starting weights supported on `mask`
     how : ``none``; ``gradient:N``, N masked gradient steps (1), the paper's t2 = 30; ``exact``, the masked
-        least-squares solution (2) by conjugate gradients to a relative residual of 1e-6
+        least-squares solution (2) by conjugate gradients to a relative residual of 1e-6. Where H on a support is
+        singular (no ridge), of all solutions the one nearest to W in the norm of diag H
     """
     if how == "exact":
         return least_squares_pcg(problem, mask, W)
@@ -45,3 +47,13 @@ def steps_of(how: str) -> int:
     if steps := re.fullmatch(r"gradient:(\d+)", str(how)):
         return int(steps[1])
     raise Refusal(f"refine is one of none, gradient:30 (any number of steps) or exact; got '{how}'.")
+
+
+def refinement(how: str, swaps: int | str) -> str:
+    """What runs before swaps: they compare refitted weights, so ``none`` becomes ``exact``, gradients are refused."""
+    if most_of(swaps) == 0:
+        steps_of(how)
+        return how
+    if steps_of(how):
+        raise Refusal(f"swaps compare exactly refitted weights; got refine='{how}'. Use refine exact, or swaps 0.")
+    return "exact"

@@ -2,5 +2,6 @@
 
 from theory_checks.certificate import Certificate, allowance
 from theory_checks.certify import certify, certify_saved
+from theory_checks.exchange import one_swap_again
 
-__all__ = ["Certificate", "allowance", "certify", "certify_saved"]
+__all__ = ["Certificate", "allowance", "certify", "certify_saved", "one_swap_again"]

@@ -1,4 +1,8 @@
-"""The claims that a pruned layer must answer for: the functions of the toys, on real weights."""
+"""The claims that a pruned layer must answer for: the functions of the toys, on real weights.
+
+What the search found is judged with the search's ridge, `run.problem`; what refinement and swaps made of it with
+theirs, `run.refit`. Saved weights are judged on `run.refit` too, which is `run.problem` where nothing was refined.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from solvers.problem import LayerProblem
 from solvers.sparsity import Array, Sparsity
 from theory_checks.certificate import Certificate
 from theory_checks.descent import objective_recomputed, residual_rate, safeguard, step_size, sufficient_decrease
+from theory_checks.exchange import one_swap_sampled, swaps_descend
 from theory_checks.optimality import lower_bound
 from theory_checks.stationarity import fixed_point, masked_least_squares, refinement_descends
 from theory_checks.support import exact_count
@@ -26,10 +31,16 @@ def certify(method: Method, run: Run, refine: str) -> list[Certificate]:
     ]
     if "descends" in method.promises:
         certificates += [step_size(problem, found), objective_recomputed(problem, sparsity, found)]
-    if refine != "none":
-        certificates.append(refinement_descends(problem, found.weight, run.refined))
-    if refine == "exact":
-        certificates.append(masked_least_squares(problem, found.weight != 0, run.refined, tol=RESIDUAL))
+    if refine != "none" or run.gains is not None:
+        certificates.append(refinement_descends(run.refit, found.weight, run.refined))
+    if run.gains is not None:
+        certificates += [
+            swaps_descend(run.refit, sparsity, run.refined, run.swapped, run.gains),
+            one_swap_sampled(run.refit, sparsity, run.swapped, run.ended),
+            masked_least_squares(run.refit, run.swapped != 0, run.swapped, tol=RESIDUAL),
+        ]
+    elif refine == "exact":
+        certificates.append(masked_least_squares(run.refit, found.weight != 0, run.refined, tol=RESIDUAL))
     return certificates
 
 
@@ -38,7 +49,7 @@ def certify_saved(problem: LayerProblem, sparsity: Sparsity, saved: Array) -> li
 
     Parameters
     ----------
-    problem : the layer on the unit-diagonal Gram with its ridge
+    problem : the layer on the unit-diagonal Gram with the ridge of the last stage, `Run.refit`
     saved : (out, in) the weights as they stand in the file
     """
     return [

@@ -17,6 +17,7 @@ from theory_checks import (
     envelope,
     envelope_cosine,
     equivalences,
+    exchange,
     frank_wolfe,
     group_operators,
     identification,
@@ -109,21 +110,21 @@ def _fixed_point(case: Case) -> Iterator[Certificate]:
 def _least_squares(case: Case) -> Iterator[Certificate]:
     for method in ("magnitude", "wanda", "maiht"):
         run = case.run(method, case.budgets[0], refine="exact")
-        yield stationarity.masked_least_squares(run.problem, run.found.weight != 0, run.refined, tol=1e-6)
+        yield stationarity.masked_least_squares(run.refit, run.found.weight != 0, run.refined, tol=1e-6)
 
 
 def _refinement(case: Case) -> Iterator[Certificate]:
     for how in ("gradient:30", "exact"):
         for method in ("wanda", "maiht"):
             run = case.run(method, case.budgets[0], refine=how)
-            yield stationarity.refinement_descends(run.problem, run.found.weight, run.refined)
+            yield stationarity.refinement_descends(run.refit, run.found.weight, run.refined)
 
 
 def _lower_bound(case: Case) -> Iterator[Certificate]:
     for method in ("wanda", "maiht"):
         for budget in case.budgets:
             run = case.run(method, budget, refine="exact")
-            yield optimality.lower_bound(run.problem, budget, run.refined)
+            yield optimality.lower_bound(run.refit, budget, run.refined)
     run = case.run("maiht", case.penalty)
     yield optimality.lower_bound(run.problem, case.penalty, run.refined)
 
@@ -175,6 +176,7 @@ CLAIMS: dict[str, Check] = {
     **removal.CHECKS,
     **compensation.CHECKS,
     **splitting.CHECKS,
+    **exchange.CHECKS,
     **envelope.CHECKS,
     **envelope_cosine.CHECKS,
     **penalty_methods.CHECKS,

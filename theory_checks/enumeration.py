@@ -167,8 +167,10 @@ def _small(name: str, check: Callable[[Case, Design, Optimum, int], Iterator[Cer
 
 def _exact(case: Case, design: Design, best: Optimum, k: int) -> Iterator[Certificate]:
     for method in ("magnitude", "wanda", "iht", "maiht"):
-        refined = case.run(method, KeepPerRow(k), refine="exact").refined
+        refined = case.run(method, KeepPerRow(k), refine="exact", refine_mu=0.1).refined
         yield from (exact_optimum(design, best, row, w) for row, w in enumerate(refined))
+    swapped = case.run("wanda", KeepPerRow(k), swaps="all", refine_mu=0.1).swapped
+    yield from (exact_optimum(design, best, row, w) for row, w in enumerate(swapped))
 
 
 def _below(case: Case, design: Design, best: Optimum, k: int) -> Iterator[Certificate]:

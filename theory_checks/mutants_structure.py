@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from solvers import admm, iht, linalg, maiht, sparsity, wanda
+from solvers import admm, iht, linalg, maiht, sparsity, swaps, wanda
 from solvers.problem import LayerProblem
 from solvers.solution import Solution
 from solvers.sparsity import L0, L1, KeepGroups
@@ -17,6 +17,7 @@ from theory_checks.support import windows
 
 _largest, _admm_step, _iht_step, _exact = sparsity.largest, admm.step, iht.step, linalg.least_squares_exact
 _interval, _envelope, _remove, _optimum = top_k.penalty_interval, envelope.envelope, removal.remove, enumeration.optimum
+_swap_step, _swap_row = swaps.step, swaps.swap_row
 RESTORED = "restoration orthogonal-residual"
 
 
@@ -129,6 +130,31 @@ def _mutant(name: str, owner: Any, attribute: str, replacement: Any, by: str) ->
     return Mutant(name, (Patch(owner, attribute, replacement),), tuple(by.split()))
 
 
+def _drop_alone(problem: LayerProblem, k: swaps.State) -> Any:
+    w, A = k.w[k.kept][:, None], np.diag(k.A)[:, None]
+    return (np.square(k.g[k.removed]) / k.s - np.square(w) / A) / 2
+
+
+def _drop_by_old_inverse(problem: LayerProblem, k: swaps.State) -> Any:
+    g = k.g[k.removed]
+    return (np.square(g) / k.s - np.square(k.w[k.kept][:, None] + k.B * g / k.s) / np.diag(k.A)[:, None]) / 2
+
+
+def _old_inverse(problem: LayerProblem, row: int, k: swaps.State, a: int, b: int) -> swaps.State:
+    return _swap_step(problem, row, k, a, b)._replace(A=k.A, B=k.B, s=k.s)
+
+
+def _old_weights(problem: LayerProblem, row: int, k: swaps.State, a: int, b: int) -> swaps.State:
+    w, after = k.w.copy(), _swap_step(problem, row, k, a, b)
+    w[k.kept[a]], w[k.removed[b]] = 0.0, -k.g[k.removed[b]] / k.s[b]
+    return after._replace(w=w, g=(w - problem.W0[row]) @ problem.H)
+
+
+def _swapped_unfitted(problem: LayerProblem, budget: Any, row: int, S: Any, most: int | None) -> Any:
+    w, gains = _swap_row(problem, budget, row, S, most)
+    return np.where(w != 0, problem.W0[row], 0.0), gains
+
+
 def _interval_for(k: int, s: float) -> Any:
     return lambda z, rank, step: _interval(z, min(rank + k, len(z)), s or step)
 
@@ -157,6 +183,26 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("least squares: half of the ridge", linalg, "least_squares_exact", _half_ridge, RESTORED),
     _mutant("OBS: stale inverse", removal, "remove", lambda w, M, j: (_remove(w, M, j)[0], M), "obs-order"),
     _mutant("OBS: the others are not compensated", removal, "remove", _uncompensated, "obs-cost obs-order"),
+    _mutant(
+        "swaps: drop cost before the addition", swaps, "pair_gains", _drop_alone, "swap-gain-exact one-swap-optimal"
+    ),
+    _mutant(
+        "swaps: drop cost by the old inverse",
+        swaps,
+        "pair_gains",
+        _drop_by_old_inverse,
+        "swap-gain-exact one-swap-optimal",
+    ),
+    _mutant("swaps: the inverse is not updated", swaps, "step", _old_inverse, "swap-gain-exact"),
+    _mutant("swaps: the weights are not updated", swaps, "step", _old_weights, "swap-gain-exact one-swap-optimal"),
+    _mutant("swaps: across windows", swaps, "exchangeable", lambda sparsity, k: True, "swaps-descend"),
+    _mutant(
+        "swaps: the last weights are not refitted",
+        swaps,
+        "swap_row",
+        _swapped_unfitted,
+        "swaps-descend one-swap-optimal",
+    ),
     _mutant("ADMM: the dual sign is flipped", admm, "step", _dual_descends, "admm-rate"),
     _mutant("ADMM: the dual is forgotten", admm, "step", _dual_forgotten, "admm-rate"),
     _mutant("scaling: only the Gram is scaled", restoration, "change_inputs", _only_gram, "scaling-equivariant"),

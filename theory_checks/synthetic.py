@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -165,7 +166,7 @@ class Case:
         t_prev = float(self.rng(6).uniform(1, 20))
         return State(x, x_prev, z, x, (1 + np.sqrt(1 + 4 * t_prev**2)) / 2, t_prev)
 
-    def run(self, method: str, sparsity: Sparsity, refine: str = "none", **options: float) -> Run:
+    def run(self, method: str, sparsity: Sparsity, refine: str = "none", **options: Any) -> Run:
         """A method on this layer; claims that ask for the same run share it."""
         key = (method, sparsity, refine, *options.items())
         if key not in self._runs:

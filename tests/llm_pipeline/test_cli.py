@@ -28,7 +28,7 @@ OPTIONS = {
     "inspect": MODEL,
     "prune": [
         *("model", "--method", "--sparsity", "--calibration", "--out", "--text", "--length", "--protocol", "--set"),
-        *("--refine", "--device", "--dtype", "--seed", "--json"),
+        *("--refine", "--swaps", "--refine-mu", "--device", "--dtype", "--seed", "--json"),
     ],
     "eval": ["model", "--text", "--length", "--protocol", "--device", "--dtype", "--json"],
     "verify": ["folder", "--json"],
@@ -109,7 +109,7 @@ BAD = {
     "--set itres=3": "maiht has no option 'itres'. Did you mean 'iters'",
     "--set iters": "--set takes key=value.*got 'iters'",
     "--set iters=many": "iters must be int.*got 'many'",
-    "--set mu=-1": "mu, the ridge .* must be a number of at least 0; got '-1'",
+    "--set mu=-1": "mu, a ridge .* must be a number of at least 0; got '-1'",
     "--set iters=0": "iters >= 1",
     "--refine twice": "refine is one of none, gradient:30",
     "--text ids.npy --length 65": "--length must lie between 2 and the model's 64 positions; got 65",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.layer import Layer, describe, digest, judge, judge_saved, measure, prune_layer
 from solvers.refusal import Refusal
+from theory_checks.exchange import one_swap_sampled
 
 READER = "mlp.gate_proj"
 
@@ -24,8 +26,8 @@ def solved(save_tiny: Callable[..., Path], ids: Path) -> Callable[..., Layer]:
     """`solved(method)` prunes gate_proj of block 0 of a bfloat16 model in float32."""
     source = save_tiny("llama", dtype=torch.bfloat16)
 
-    def solve(method: str, refine: str = "none") -> Layer:
-        job = assemble.job(str(source), method=method, calibration=str(ids), dtype="float32", refine=refine)
+    def solve(method: str, **stages: Any) -> Layer:
+        job = assemble.job(str(source), method=method, calibration=str(ids), dtype="float32", **stages)
         walk = BlockWalk(job.source, "cpu", dtype=torch.float32)
         site = next(site for site in walk.family.sites if READER in site.readers)
         [gram], _ = measure(walk, walk.load(0), 0, walk.embed(job.tokens.ids), (site,))
@@ -56,6 +58,31 @@ def test_refinement_says_what_it_gained(solved: Callable[..., Layer]) -> None:
     assert refined["refine"]["name"] == "exact"
     assert refined["refine"]["gain"] > 0
     assert refined["objective"] < plain["objective"]
+
+
+def test_every_stage_says_what_it_gained(solved: Callable[..., Layer]) -> None:
+    layer = solved("wanda", swaps="all", refine_mu=1e-3)
+    row, run = describe(layer, "exact"), layer.run
+    assert row["stages"]["found"] > row["stages"]["refined"] > row["stages"]["swapped"] > 0
+    assert row["stages"]["swapped"] == pytest.approx(row["relative_error"], rel=0.1)
+    assert row["swaps"]["count"] == sum(map(len, run.gains)) > 0
+    assert row["swaps"]["rows_ended"] == 40
+    f = run.refit.value
+    assert row["refine"]["gain"] == pytest.approx(f(run.found.weight) - f(run.refined), rel=1e-9)
+    assert row["swaps"]["gain"] == pytest.approx(f(run.refined) - f(run.swapped), rel=1e-6)
+    certificates = {c.name: c.outcome for c in judge(solvers.find("wanda"), layer, "exact")}
+    assert {certificates[name] for name in ("swaps-descend", "one-swap-optimal", "masked-least-squares")} == {"holds"}
+
+
+def test_swaps_that_were_cut_short_do_not_claim_to_be_optimal(solved: Callable[..., Layer]) -> None:
+    layer = solved("wanda", swaps=1)
+    row = describe(layer, "exact")["swaps"]
+    assert 0 < row["count"] == 40 - row["rows_ended"]
+    certificate = one_swap_sampled(layer.run.refit, layer.run.sparsity, layer.run.swapped, ~layer.run.ended)
+    assert certificate.outcome == "fails"
+    found = {c.name: c.outcome for c in judge(solvers.find("wanda"), layer, "exact")}
+    assert found["one-swap-optimal"] != "fails"
+    assert describe(solved("wanda", refine="exact"), "exact")["swaps"] is None
 
 
 def test_a_layer_that_breaks_its_budget_fails_exactly_that_claim(solved: Callable[..., Layer]) -> None:

@@ -60,6 +60,14 @@ def test_any_text_and_any_number_come_back(
     assert returned(plan, tmp_path_factory.getbasetemp()) == plan
 
 
+def test_the_last_stage_has_its_own_ridge(tmp_path: Path) -> None:
+    assert PLAN.last_mu == PLAN.mu
+    refined = replace(PLAN, refine="exact", swaps="all", refine_mu=0.003)
+    assert refined.last_mu == 0.003
+    assert returned(refined, tmp_path) == refined
+    assert returned(replace(refined, swaps=7), tmp_path).swaps == 7
+
+
 def test_types_come_back(tmp_path: Path) -> None:
     options = returned(PLAN, tmp_path).method.options
     assert [type(value) for value in options.values()] == [int, float, float, str, bool]

@@ -77,6 +77,8 @@ def run(save_tiny: Callable[..., Path], prune_to: Callable) -> Path:
     ("kind", "options"),
     [
         ("llama tied", {"method": "maiht", "refine": "exact", "sparsity": "2:4"}),
+        ("llama tied", {"method": "wanda", "swaps": "all", "sparsity": "2:4"}),
+        ("llama", {"method": "wanda", "swaps": "all", "refine_mu": 0.03}),
         ("qwen3 tied", {"method": "maiht-released", "sparsity": "50%/layer"}),
         ("opt norm after", {"method": "iht", "dtype": "float32"}),
         ("llama", {"method": "dense"}),
@@ -120,6 +122,15 @@ def test_every_change_fails_and_names_its_layer(spoil: Callable, layer: str, cla
     assert found.exit_code == 1
     said = [line for line in found.stdout.splitlines() if line.startswith("fails")]
     assert any(layer in line and claim in line for line in said), found.stdout
+
+
+def test_a_support_that_an_exchange_improves_does_not_hold(save_tiny: Callable[..., Path], prune_to: Callable) -> None:
+    """A run without swaps that says it made them all: counts and objectives hold, the exchanges do not."""
+    run, _ = prune_to(save_tiny("llama", dtype=torch.bfloat16), method="wanda", refine="exact")
+    replan(run, "swaps = 0", 'swaps = "all"')
+    said = [line for line in verified(run).stdout.splitlines() if line.startswith("fails")]
+    assert said
+    assert all("no exchange that the budget allows lowers f" in line for line in said)
 
 
 def test_a_change_is_blamed_on_its_own_block_or_what_follows(run: Path) -> None:

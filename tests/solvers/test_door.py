@@ -99,6 +99,29 @@ def test_the_run_keeps_what_a_certificate_needs():
     assert done.problem.value(done.refined) < done.problem.value(done.found.weight)
 
 
+def test_search_and_refinement_have_their_own_ridge():
+    done = solvers.run(solvers.find("maiht"), LAYER.problem, KeepPerRow(4), refine="exact", mu=0.2, refine_mu=0.0)
+    assert (done.problem.gram.ridge, done.refit.gram.ridge) == (0.2, 0.0)
+    strong = solvers.run(solvers.find("maiht"), LAYER.problem, KeepPerRow(4), refine="exact", mu=0.2, refine_mu=0.2)
+    assert np.array_equal(done.found.weight, strong.found.weight)
+    assert LAYER.problem.value(done.weight) < LAYER.problem.value(strong.weight)
+    plain = solvers.run(solvers.find("maiht"), LAYER.problem, KeepPerRow(4), refine_mu=0.0)
+    assert plain.refit is plain.problem
+    assert plain.swapped is plain.refined is plain.found.weight
+    assert plain.gains is None
+    assert not plain.ended.any()
+
+
+def test_swaps_refit_exactly_and_say_which_rows_ended():
+    kept = KeepPerRow(4)
+    done, one, refit = (solvers.run(solvers.find("wanda"), LAYER.problem, kept, swaps=n) for n in ("all", 1, 0))
+    assert done.ended.all()
+    assert one.ended.tolist() == [len(gains) < 1 for gains in one.gains]
+    assert np.array_equal(done.refined, solvers.run(solvers.find("wanda"), LAYER.problem, kept, refine="exact").refined)
+    assert LAYER.problem.value(done.weight) < LAYER.problem.value(refit.weight)
+    assert np.array_equal(solvers.solve(W, H, method="wanda", swaps="all").weight, done.weight)
+
+
 @pytest.mark.parametrize(
     ("weight", "gram", "options", "words"),
     [
@@ -119,6 +142,14 @@ def test_the_run_keeps_what_a_certificate_needs():
         (W, H, {"itres": 3}, "Did you mean 'iters'"),
         (W, H, {"refine": "Exact"}, "refine is one of"),
         (W, H, {"mu": -1}, "ridge mu"),
+        (W, H, {"refine_mu": -1, "refine": "exact"}, "ridge mu"),
+        (W, H, {"swaps": -1}, "swaps is the number of exchanges .* or all; got -1"),
+        (W, H, {"swaps": 1.5}, "got 1.5"),
+        (W, H, {"swaps": True}, "got True"),
+        (W, H, {"swaps": "many"}, "got 'many'"),
+        (W, H, {"swaps": 2, "refine": "gradient:3"}, "swaps compare exactly refitted weights"),
+        (W, H, {"swaps": 2, "sparsity": L1(0.1), "method": "iht"}, "swaps exchange single inputs"),
+        (W, np.ones((8, 8)), {"swaps": 2, "refine_mu": 0}, "Gram on the support of row 0 is not positive definite"),
         (W, H, {"iters": 0}, "iters >= 1"),
         (W, H, {"safety": 0}, "step size must be positive"),
         (W, H, {"safety": 1e9}, "diverged"),
