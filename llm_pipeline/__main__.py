@@ -123,6 +123,10 @@ def run_prune(
     refine_mu: Annotated[
         float, typer.Option(help="Ridge of refinement and swaps; that of the search is mu.")
     ] = REFINE_MU,
+    error_correction: Annotated[
+        str, typer.Option(help="block: later sites of a block make good for the earlier ones; or none.")
+    ] = "none",
+    inputs: Annotated[str, typer.Option(help="Blocks receive what pruned or dense predecessors put out.")] = "pruned",
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
@@ -147,6 +151,8 @@ def run_prune(
             refine=refine,
             swaps=swaps,
             refine_mu=refine_mu,
+            error_correction=error_correction,
+            inputs=inputs,
             device=device,
             dtype=dtype,
             seed=seed,

@@ -23,6 +23,9 @@ from solvers.refine import refinement
 from solvers.refusal import Refusal
 from solvers.swaps import most_of
 
+CORRECTIONS = ("none", "block")
+INPUTS = ("pruned", "dense")
+
 
 class Job(NamedTuple):
     """A plan and what it was made from."""
@@ -43,6 +46,8 @@ def job(
     refine: str = "none",
     swaps: int | str = 0,
     refine_mu: float = REFINE_MU,
+    error_correction: str = "none",
+    inputs: str = "pruned",
     device: str = "auto",
     dtype: str = "auto",
     seed: int = 0,
@@ -53,6 +58,8 @@ def job(
     """Check every option, read the model's headers and the texts; nothing is written."""
     chosen, target = solvers.find(method), solvers.parse(sparsity)
     refine, most = refinement(refine, swaps), most_of(swaps)
+    _one_of("--error-correction", error_correction, CORRECTIONS)
+    _one_of("--inputs", inputs, INPUTS)
     options = dict(settings or {})
     mu, refine_mu = _ridge("mu", options.pop("mu", 0.1)), _ridge("refine-mu", refine_mu)
     options = {**chosen.options(), **chosen.read_options(method, options)}
@@ -70,12 +77,19 @@ def job(
         swaps="all" if most is None else most,
         mu=mu,
         refine_mu=refine_mu,
+        error_correction=error_correction,
+        inputs=inputs,
         seed=seed,
         device=place,
         dtype=number,
         versions=versions(),
     )
     return Job(plan, source, tokens, evaluated)
+
+
+def _one_of(option: str, typed: str, known: tuple[str, ...]) -> None:
+    if typed not in known:
+        raise Refusal(f"{option} is one of {', '.join(known)}; got '{typed}'.{near(typed, known)}")
 
 
 def variant(job: Job, method: str, sparsity: str) -> Job:

@@ -31,6 +31,8 @@ dense tensors, so any program that reads the dense model reads this one.
 
 def _stages(plan: Plan, summary: dict[str, Any]) -> str:
     text = f"{plan.refine}, mu = {plan.mu}"
+    if plan.needs_dense_block:
+        text += f", error correction {plan.error_correction}, inputs of {plan.inputs} predecessors"
     if plan.refine != "none":
         text += f", refine-mu = {plan.refine_mu}"
     if plan.swaps:

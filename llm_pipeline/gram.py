@@ -5,7 +5,7 @@ Products are accumulated in float32 per chunk of tokens (float64 for float64 inp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -112,5 +112,23 @@ def watching(block: nn.Module, means: Mapping[str, MeanGram]) -> Iterator[None]:
 def _feeding(mean: MeanGram):
     def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         mean.add(inputs[0])
+
+    return hook
+
+
+@contextmanager
+def recording(block: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
+    """The latest input of named modules of a block, by path, while the block runs inside the `with`."""
+    latest: dict[str, torch.Tensor] = {}
+    with ExitStack() as hooks:
+        for path in paths:
+            handle = block.get_submodule(path).register_forward_pre_hook(_keeping(latest, path))
+            hooks.callback(handle.remove)
+        yield latest
+
+
+def _keeping(latest: dict[str, torch.Tensor], path: str):
+    def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        latest[path] = inputs[0].detach()
 
     return hook

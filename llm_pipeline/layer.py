@@ -1,4 +1,4 @@
-"""One layer between the model and the mathematics: its Gram measured, solved, cast, judged, described."""
+"""One layer between the model and the mathematics: solved, cast, judged, described."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 import solvers
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.checkpoint import Checkpoint, require_finite
+from llm_pipeline.evidence import Inputs
 from llm_pipeline.families import Site
-from llm_pipeline.gram import MeanGram, watching
 from llm_pipeline.plan import Plan
 from solvers.door import Run
-from solvers.linalg import require_positive_semidefinite
 from solvers.methods import Method
-from solvers.problem import Gram, LayerProblem
-from solvers.refusal import Refusal
+from solvers.problem import LayerProblem
 from solvers.solution import Trace
 from solvers.sparsity import Sparsity, Target
 from theory_checks import Certificate, certify, certify_saved
@@ -49,36 +46,17 @@ class Layer:
     seconds: float
 
 
-def measure(
-    walk: BlockWalk, block: nn.Module, i: int, hidden: torch.Tensor, sites: tuple[Site, ...]
-) -> tuple[list[Gram], torch.Tensor]:
-    """Run block `i` on hidden (n, l, d); returns the mean Gram of each site's input and the block's output."""
-    means = [MeanGram(block.get_submodule(site.readers[0]).in_features) for site in sites]
-    with watching(block, {site.readers[0]: mean for site, mean in zip(sites, means, strict=True)}):
-        output = walk.forward(block, i, hidden)
-    return [_checked(mean, site, i) for mean, site in zip(means, sites, strict=True)], output
-
-
-def _checked(mean: MeanGram, site: Site, i: int) -> Gram:
-    try:
-        gram = Gram(mean.value())
-        require_positive_semidefinite(gram.H)
-    except Refusal as refusal:
-        raise Refusal(f"block {i}, {site.name}: {refusal}") from refusal
-    return gram
-
-
 def dense_weight(checkpoint: Checkpoint, name: str) -> np.ndarray:
     """A stored weight (out, in) in float64."""
     return require_finite(name, checkpoint.read(name)).to(torch.float64).numpy()
 
 
 def prune_layer(
-    walk: BlockWalk, i: int, site: Site, reader: str, gram: Gram, method: Method, target: Target, plan: Plan
+    walk: BlockWalk, i: int, site: Site, reader: str, inputs: Inputs, method: Method, target: Target, plan: Plan
 ) -> Layer:
     """Solve one layer in float64 and cast the result to the dtype of the file."""
     name = walk.weight_name(i, reader)
-    problem = LayerProblem(dense_weight(walk.checkpoint, name), gram)
+    problem = inputs.problem(dense_weight(walk.checkpoint, name))
     start = time.perf_counter()
     after = {"refine": plan.refine, "swaps": plan.swaps, "mu": plan.mu, "refine_mu": plan.refine_mu}
     run = solvers.run(method, problem, target.on(problem.shape), **after, **plan.method.options)

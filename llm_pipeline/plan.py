@@ -55,6 +55,8 @@ class Plan:
     swaps : exchanges that a row may make, or ``all``
     mu : ridge of the search on the unit-diagonal Gram
     refine_mu : ridge of refinement and swaps
+    error_correction : ``block``, where layers make good for the sites pruned before them in their block; or ``none``
+    inputs : whose output a block receives, the ``pruned`` or the ``dense`` predecessors'
     seed : of the calibration draw
     device, dtype : of the forward passes
     """
@@ -67,6 +69,8 @@ class Plan:
     swaps: int | str = 0
     mu: float = 0.1
     refine_mu: float = REFINE_MU
+    error_correction: str = "none"
+    inputs: str = "pruned"
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"
@@ -76,6 +80,11 @@ class Plan:
     def last_mu(self) -> float:
         """The ridge of the last stage, on whose problem the saved weights are judged."""
         return self.mu if self.refine == "none" else self.refine_mu
+
+    @property
+    def needs_dense_block(self) -> bool:
+        """Whether a block's dense copy runs beside it."""
+        return self.error_correction == "block" or self.inputs == "dense"
 
     def to_toml(self) -> str:
         """Plain keys first, then one table a part."""

@@ -1,7 +1,8 @@
 """Prune a checkpoint block by block, and hand back a certificate for every layer.
 
 The loop reads as data flow: hidden states, the Gram of a site, its layers solved and judged, the pruned block run.
-A site is measured after the sites before it in its block were pruned: H is the Gram of what the layer will see.
+A site is measured after the sites before it in its block were pruned: H is the Gram of what the layer will see. With
+error correction a second, dense copy of the block runs beside it, and the drift between both enters the problem.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from llm_pipeline.calibration import Tokens
 from llm_pipeline.card import model_card
 from llm_pipeline.checkpoint import Checkpoint, require_finite
 from llm_pipeline.evaluate import Perplexity, perplexity
+from llm_pipeline.evidence import measure
 from llm_pipeline.families import family_of
 from llm_pipeline.journal import Journal
-from llm_pipeline.layer import judge, measure, prune_layer
+from llm_pipeline.layer import judge, prune_layer
 from llm_pipeline.output_folder import OutputFolder
 from llm_pipeline.plan import Plan
 from llm_pipeline.sources import DTYPES
@@ -106,13 +108,15 @@ def _prune_blocks(
     for i in range(len(walk)):
         with journal.stage("read"):
             block = walk.load(i)
+            dense = walk.load(i) if plan.needs_dense_block else None
+        corrected = dense if plan.error_correction == "block" else None
         for site in walk.family.sites:
             progress(len(journal.layers), total, f"block {i}, {site.name}")
             with journal.stage("calibrate"):
-                [gram], _ = measure(walk, block, i, hidden, (site,))
+                [inputs], _ = measure(walk, block, i, hidden, (site,), corrected)
             for reader in site.readers:
                 with journal.stage("solve"):
-                    layer = prune_layer(walk, i, site, reader, gram, method, target, plan)
+                    layer = prune_layer(walk, i, site, reader, inputs, method, target, plan)
                 with journal.stage("certify"):
                     certificates = judge(method, layer, plan.refine)
                     journal.note(folder, layer, certificates)
@@ -120,7 +124,7 @@ def _prune_blocks(
                     folder.put(layer.name, layer.saved)
                     block.get_submodule(reader).weight.copy_(layer.saved)
         with journal.stage("calibrate"):
-            hidden = walk.forward(block, i, hidden)
+            hidden = walk.forward(block if plan.inputs == "pruned" else dense, i, hidden)
     progress(total, total, "all blocks")
 
 

@@ -17,12 +17,12 @@ import solvers
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.calibration import Tokens
 from llm_pipeline.checkpoint import Checkpoint
+from llm_pipeline.evidence import Inputs, measure
 from llm_pipeline.journal import certificate_line
-from llm_pipeline.layer import dense_weight, digest, judge_saved, measure
+from llm_pipeline.layer import dense_weight, digest, judge_saved
 from llm_pipeline.plan import Plan
 from llm_pipeline.prune import Progress, silent
 from llm_pipeline.sources import DTYPES
-from solvers.problem import Gram, LayerProblem
 from solvers.refusal import Refusal
 from theory_checks import Certificate, allowance, one_swap_again
 
@@ -58,27 +58,30 @@ def _layers(
     walk: BlockWalk, plan: Plan, source: Checkpoint, tokens: Tokens, recorded: dict[str, Any], progress: Progress
 ) -> Iterator[tuple[str, Certificate]]:
     hidden = walk.embed(tokens.ids)
+    unpruned = BlockWalk(source, plan.device, dtype=DTYPES[plan.dtype]) if plan.needs_dense_block else None
     for i in range(len(walk)):
         progress(i, len(walk), f"block {i}")
-        block = walk.load(i)
-        grams, hidden = measure(walk, block, i, hidden, walk.family.sites)
-        for site, gram in zip(walk.family.sites, grams, strict=True):
+        block, dense = walk.load(i), unpruned.load(i) if unpruned else None
+        corrected = dense if plan.error_correction == "block" else None
+        seen, after = measure(walk, block, i, hidden, walk.family.sites, corrected)
+        hidden = after if plan.inputs == "pruned" else walk.forward(dense, i, hidden)
+        for site, inputs in zip(walk.family.sites, seen, strict=True):
             for reader in site.readers:
                 name = walk.weight_name(i, reader)
-                for certificate in _layer(walk.checkpoint, source, name, gram, plan, recorded.get(name)):
+                for certificate in _layer(walk.checkpoint, source, name, inputs, plan, recorded.get(name)):
                     yield name, certificate
     progress(len(walk), len(walk), "all blocks")
 
 
 def _layer(
-    pruned: Checkpoint, source: Checkpoint, name: str, gram: Gram, plan: Plan, row: dict[str, Any] | None
+    pruned: Checkpoint, source: Checkpoint, name: str, inputs: Inputs, plan: Plan, row: dict[str, Any] | None
 ) -> list[Certificate]:
     claim = "the saved weights are those that were certified"
     if row is None:
         return [Certificate("identity", claim, SOURCE, 1.0, 0.0)]
     stored = pruned.read(name)
     saved = stored.to(torch.float64).numpy()
-    problem = LayerProblem(dense_weight(source, name), gram)
+    problem = inputs.problem(dense_weight(source, name))
     budget = solvers.parse(plan.sparsity).on(problem.shape)
     f = problem.value(saved)
     reach = allowance(problem.magnitude(saved), problem.shape[1], dtype="float32")
@@ -87,8 +90,10 @@ def _layer(
         Certificate("identity", claim, SOURCE, float(digest(stored) != row["sha256"]), 0.0),
         Certificate("objective-recomputed", again, SOURCE, abs(f - row["objective"]), 0.0, reach),
     ]
-    judged = problem.normalised(plan.last_mu)
-    checks += judge_saved(solvers.find(plan.method.name), judged, budget, saved)
+    judged, method = problem.normalised(plan.last_mu), solvers.find(plan.method.name)
+    if method.prunes:
+        judged = judged.recentred()
+    checks += judge_saved(method, judged, budget, saved)
     return checks + [one_swap_again(judged, budget, saved)] * (plan.swaps == "all")
 
 

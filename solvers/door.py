@@ -6,6 +6,7 @@ a weak one better weights on them. Both ridges are centred at the dense weight, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -68,13 +69,19 @@ def run(
 ) -> Run:
     """Run `method` on a problem in the layer's own coordinates, then refine and swap from the support that it found.
 
-    Weights that a one-shot method merely kept come back bit for bit. With swaps, refine is ``exact``.
+    Weights that a one-shot method merely kept come back bit for bit. With swaps, refine is ``exact``. Where the inputs
+    drifted, W0 gives way to W~, the weight that makes good for the drift best (ridge mu, centred at W0): every method
+    that knows a Gram prunes W~ as it would prune W0.
     """
     how, most = refinement(refine, swaps), most_of(swaps)
     judge = problem.normalised(mu)
-    raw = method.run(judge if method.normalised else problem, sparsity, **options)
-    found = raw if method.normalised else Solution(judge.scaled(raw.weight), raw.stop)
-    refit = judge if how == "none" else problem.normalised(refine_mu)
+    own = problem
+    if method.prunes and problem.R is not None:
+        judge = judge.recentred()
+        own = problem.around(judge.original(judge.W0))
+    raw = method.run(judge if method.normalised else own, sparsity, **options)
+    found = raw if method.normalised else replace(raw, weight=judge.scaled(raw.weight), trace=None)
+    refit = judge if how == "none" else problem.normalised(refine_mu).recentred()
     refined = refined_on(refit, found.weight != 0, found.weight, how)
     swapped, gains = (refined, None) if most == 0 else swapped_on(refit, sparsity, refined, most)
     ended = np.array([len(row) != most for row in gains or ()] or [False] * len(refined))

@@ -67,6 +67,8 @@ def fista_pruner(
 ) -> Solution:
     """Rounds of (1)-(4) from another pruner's weights; the best rounded weights, never worse than the rounded start.
 
+    A V with fewer nonzeros than the budget keeps is no candidate, however small its error: a budget is met exactly.
+
     Parameters
     ----------
     start : ``dense``, ``magnitude``, ``wanda`` (the paper's for LLaMA) or ``sparsegpt`` (its for OPT), the warm start
@@ -90,8 +92,9 @@ def fista_pruner(
         V = relaxed(problem, L1(lam), V, iters, tol)  # (1)
         W = budget.prox(V)  # (2)
         total, rounding = output_error(problem, W), sqrt(max(0.0, float(np.vdot((W - V) @ problem.H, W - V))))  # (3)
-        idle = 0 if total < least else idle + 1
-        if total < least:
+        better = total < least and np.count_nonzero(W) >= np.count_nonzero(best)
+        idle = 0 if better else idle + 1
+        if better:
             best, least, found = W, total, Relaxed(problem, L1(lam), V)
         if idle == patience:
             break

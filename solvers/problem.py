@@ -14,8 +14,9 @@ from functools import cached_property
 from numbers import Real
 
 import numpy as np
+import scipy.linalg
 
-from solvers.linalg import lambda_max_bound
+from solvers.linalg import cholesky, lambda_max_bound
 from solvers.refusal import Refusal
 from solvers.sparsity import Array
 
@@ -161,9 +162,9 @@ class LayerProblem:
         return 0.5 * float(np.vdot(D @ np.abs(self.H), D)) + linear + abs(self.e0)
 
     def relative_error(self, W: Array) -> float:
-        """2 f(W) / <W0 H, W0>: squared output error over squared output; nan where the dense output is zero."""
-        output = float(np.vdot(self.W0 @ self.H, self.W0))
-        return 2 * self.value(W) / output if output > 0 else float("nan")
+        """f(W) / f(0): squared output error over squared dense output; nan where the dense output is zero."""
+        output = self.value(np.zeros_like(self.W0))
+        return self.value(W) / output if output > 0 else float("nan")
 
     def normalised(self, mu: float = 0.1) -> LayerProblem:
         """The same layer with unit-diagonal Gram and a ridge mu centred at W0 (Wen, Zuo, Pan 2025: mu = 0.1).
@@ -176,6 +177,21 @@ class LayerProblem:
         gram, scale = self.gram.normalised(float(mu))
         R = None if self.R is None else self.R / scale
         return LayerProblem(self.W0 * scale, gram, R, self.e0, scale)
+
+    def recentred(self) -> LayerProblem:
+        """The same f around W~ = W0 - R H^-1, its minimiser: a problem without drift, for solvers that know none.
+
+        f(W) = f(W~) + 1/2 <(W - W~) H, W - W~>. Refuses a singular H; `normalised` adds a ridge.
+        """
+        if self.R is None:
+            return self
+        factor = cholesky(self.H, "the Gram of a layer whose inputs drifted")
+        W = self.W0 - scipy.linalg.cho_solve(factor, self.R.T, check_finite=False).T
+        return LayerProblem(W, self.gram, None, self.value(W), self.scale)
+
+    def around(self, W: Array) -> LayerProblem:
+        """The same f in the difference form around another weight: R and e0 become the gradient and value there."""
+        return LayerProblem(W, self.gram, self.grad(W), self.value(W), self.scale)
 
     def scaled(self, W: Array) -> Array:
         """A weight of the layer's own coordinates in those of this problem."""

@@ -12,6 +12,7 @@ from solvers.problem import LayerProblem
 from solvers.sparsity import Array, Sparsity
 from theory_checks.certificate import Certificate
 from theory_checks.descent import objective_recomputed, residual_rate, safeguard, step_size, sufficient_decrease
+from theory_checks.duality import relaxation
 from theory_checks.exchange import one_swap_sampled, swaps_descend
 from theory_checks.optimality import lower_bound
 from theory_checks.stationarity import fixed_point, masked_least_squares, refinement_descends
@@ -31,6 +32,8 @@ def certify(method: Method, run: Run, refine: str) -> list[Certificate]:
     ]
     if "descends" in method.promises:
         certificates += [step_size(problem, found), objective_recomputed(problem, sparsity, found)]
+    if found.relaxed is not None:
+        certificates += relaxation(found.relaxed)
     if refine != "none" or run.gains is not None:
         certificates.append(refinement_descends(run.refit, found.weight, run.refined))
     if run.gains is not None:

@@ -44,7 +44,12 @@ def lower_bound(problem: LayerProblem, sparsity: Sparsity, W: Array) -> Certific
         return Certificate(name, claim, where, 0.0, 0.0, applies=reason)
     F = problem.value(W) + sparsity.value(W)
     return Certificate(
-        name, claim, where, separable_bound(problem, sparsity), F, allowance(problem.magnitude(W) + abs(F), W.size)
+        name,
+        claim,
+        where,
+        problem.e0 + separable_bound(problem, sparsity),
+        F,
+        allowance(problem.magnitude(W) + abs(F), W.size),
     )
 
 

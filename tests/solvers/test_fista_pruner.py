@@ -60,6 +60,13 @@ def test_lam_rises_while_rounding_costs_more_than_its_share_and_falls_else(monke
     assert rising[-1] < lam_max(Case("language_like", rows=8, inputs=32, seed=3).problem)
 
 
+def test_a_relaxation_sparser_than_the_budget_is_no_candidate():
+    """With lam just below its largest value nearly everything vanishes; the budget is kept all the same."""
+    problem = Case("language_like", rows=6, inputs=16).problem
+    found = fista_pruner(problem, KeepPerRow(8), first=0.9, rounds=40, patience=40, iters=200)
+    assert (np.count_nonzero(found.weight, axis=1) == 8).all()
+
+
 def test_patience_ends_the_rounds():
     problem = Case("orthogonal", rows=6, inputs=16).problem
     assert fista_pruner(problem, KeepPerRow(8)).stop is Stop.CONVERGED
