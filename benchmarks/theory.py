@@ -17,7 +17,7 @@ from theory_checks.mutants import MUTANTS
 from theory_checks.scaling import EXPERIMENTS
 
 EXAMPLES = 100  # synthetic layers per claim
-MOST = 20  # synthetic layers that a defect may survive before it counts as a survivor
+MOST = 12  # synthetic layers that a defect may survive before it counts as a survivor
 
 Say = Callable[[int, int, str], None]
 

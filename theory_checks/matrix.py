@@ -55,7 +55,7 @@ def matrix(
     mutants: Sequence[str],
     checks: Sequence[str] = CHECKS,
     *,
-    most: int = 20,
+    most: int = 12,
     seed: int = 0,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
