@@ -17,7 +17,7 @@ from benchmarks.records import Record, make_record
 from solvers import aiht, fista, iht, maiht
 from solvers.problem import LayerProblem
 from solvers.sparsity import L0, L1, Array
-from theory_checks import scaling
+from theory_checks import scaling, scaling_gaussian, spikes
 from theory_checks.identification import support_changes
 from theory_checks.linear import rest
 from theory_checks.local import restricted
@@ -114,11 +114,11 @@ def local(seed: int) -> Iterator[Fact]:
 
 
 def laws(seed: int, repetitions: int | None = None) -> Iterator[Fact]:
-    """Risk over n, k and p with standard errors, and the fitted line: the samples of `theory_checks.scaling`."""
+    """Risk over n, k and p with standard errors, and the fitted line: the samples of the claims."""
     draws: dict[str, tuple[Sequence[int], int, Callable[[Rng, int, int], Array]]] = {
-        "n": (scaling.NS, 3000, lambda rng, n, reps: scaling.gaussian_risks(rng, n, 16, 2, reps)),
-        "k": (scaling.KS, 2500, lambda rng, k, reps: scaling.orthonormal_risks(rng, 1000, k, reps)),
-        "p": (scaling.PS, 1000, lambda rng, p, reps: scaling.orthonormal_risks(rng, p, 8, reps)),
+        "n": (scaling_gaussian.NS, 3000, lambda rng, n, reps: spikes.gaussian_risks(rng, iht.iht, n, 16, 2, reps)),
+        "k": (scaling.KS, 2500, lambda rng, k, reps: spikes.orthonormal_risks(rng, 1000, k, reps)),
+        "p": (scaling.PS, 1000, lambda rng, p, reps: spikes.orthonormal_risks(rng, p, 8, reps)),
     }
     for purpose, (name, (places, most, draw)) in enumerate(draws.items(), start=1):
         rng, reps = np.random.default_rng([seed, purpose]), repetitions or most

@@ -28,7 +28,10 @@ def test_every_name_finds_its_row(name):
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ("maith", r"unknown method 'maith'\. Did you mean 'maiht'\? Known: admm, admm-released, alps, dense, iht, "),
+        (
+            "maith",
+            r"unknown method 'maith'\. Did you mean 'maiht'\? Known: admm, admm-released, alps, dense, ",
+        ),
         ("Wanda", "Did you mean 'wanda'"),
         ("zzz", r"unknown method 'zzz'\. Known: "),
         (None, "unknown method 'None'"),
