@@ -24,7 +24,11 @@ BENCHMARKS = {
     "commands": "the commands of the README with what they print",
     "theory": "claims, curves with bounds, recovery maps, planted defects; then: python -m reports build theory",
     "llm": "methods x sparsities on a model of yours: perplexity, layer error, seconds, certificates",
+    "layers": "methods x sparsities layer by layer: error found, refined, swapped, on calibration and held-out text",
 }
+# What only some benchmarks read, with the value that means nothing was typed.
+LAYERS_ONLY: dict[str, Any] = {"swaps": "0", "blocks": None, "layers": None}
+MODELS_ONLY: dict[str, Any] = {"refine": "none", "length": None, "protocol": "windows"}
 
 
 @app.command(name="list")
@@ -39,7 +43,7 @@ def run(
     name: Annotated[str, typer.Argument(help="A benchmark of `python -m benchmarks list`.")],
     model: Annotated[str | None, typer.Option(help="Model directory, hub name or llama2.c .bin.")] = None,
     calibration: Annotated[str | None, typer.Option(help="FILE[:NxL].")] = None,
-    text: Annotated[str | None, typer.Option(help="Text to evaluate on.")] = None,
+    text: Annotated[str | None, typer.Option(help="Text to evaluate on; layers: held-out FILE[:NxL].")] = None,
     methods: Annotated[
         str, typer.Option(help="Comma-separated, from the expected worst to the best.")
     ] = "magnitude,wanda,maiht",
@@ -47,9 +51,14 @@ def run(
     refine: Annotated[str, typer.Option(help="none, gradient:30 or exact.")] = "none",
     length: Annotated[int | None, typer.Option(help="Window length of the evaluation.")] = None,
     protocol: Annotated[str, typer.Option(help="How the text is cut and scored: windows or documents.")] = "windows",
+    swaps: Annotated[str, typer.Option(help="layers: exchanges a row may make after its refit, or all.")] = "0",
+    blocks: Annotated[str | None, typer.Option(help="layers: a:b, the blocks a to b - 1.")] = None,
+    layers: Annotated[
+        str | None, typer.Option(help="layers: sites and regular expressions, such as 'mlp input,q_proj'.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw, or of the theory's examples.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for runs and records.jsonl (runs/demo, theory: runs/theory).")
+        Path | None, typer.Option(help="Folder for runs and records.jsonl (runs/demo, runs/theory, runs/layers).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -57,17 +66,29 @@ def run(
 
     Example: python -m benchmarks run llm --model M --calibration train.txt:128x256 --text test.txt --sparsities 50%,60%
     """
-    out = out or Path("runs") / ("theory" if name == "theory" else "demo")
+    out = out or Path("runs") / (name if name in ("theory", "layers") else "demo")
     with exit_codes(interrupted="runs and records so far were kept"):
         if name not in BENCHMARKS:
             raise Refusal(f"unknown benchmark '{name}'.{near(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}.")
-        options = {"model": model, "calibration": calibration, "text": text, "length": length, "protocol": protocol}
-        chosen = {"methods": _words(methods), "sparsities": _words(sparsities)}
-        records = _measure(name, out, refine=refine, seed=seed, **options, **chosen)
+        chosen = {"methods": _words(methods), "sparsities": _words(sparsities), "seed": seed}
+        options = {"model": model, "calibration": calibration, "text": text, **chosen}
+        layerwise = {"swaps": swaps, "blocks": blocks, "layers": layers}
+        modelwise = {"refine": refine, "length": length, "protocol": protocol}
+        _refuse_unread(name, {**layerwise, **modelwise})
+        records = _measure(name, out, **options, **(layerwise if name == "layers" else modelwise))
     if as_json:
         print(json.dumps({"out": str(out), "records": records}, indent=1))
     else:
         _print(name, records, out)
+
+
+def _refuse_unread(name: str, typed: dict[str, Any]) -> None:
+    """An option that a benchmark does not read would be believed to have worked."""
+    unread = MODELS_ONLY if name == "layers" else LAYERS_ONLY
+    strange = [f"--{option}" for option, untouched in unread.items() if typed[option] != untouched]
+    if strange:
+        hint = "It measures every stage, refine=exact among them" if name == "layers" else "They belong to layers"
+        raise Refusal(f"the benchmark {name} does not read {', '.join(strange)}. {hint}; leave them out.")
 
 
 def _words(typed: str) -> tuple[str, ...]:
@@ -96,6 +117,10 @@ def _records(
         from benchmarks.theory import measure
 
         return measure(options["seed"], progress=progress)
+    if name == "layers":
+        from benchmarks import layers
+
+        return layers.compare(progress=progress, **options)
     from benchmarks.llm import compare
 
     return compare(out, progress=progress, fresh=name == "demo", **options)
@@ -107,6 +132,11 @@ def _print(name: str, records: list[dict[str, Any]], out: Path) -> None:
             screen.print(f"{record['seconds']:6.1f} s, exit {record['exit']}: {record['line']}", highlight=False)
     elif name == "theory":
         screen.print(_counts(records), highlight=False)
+    elif name == "layers":
+        from benchmarks.layer_summary import told
+
+        for part in told(records):
+            screen.print(part, highlight=False, soft_wrap=True)
     else:
         screen.print(_table(records))
     screen.print(f"records in {out / 'records.jsonl'}", highlight=False, soft_wrap=True)

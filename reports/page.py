@@ -7,7 +7,18 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reports import certificate_tables, figures, record_tables, tables, theory, theory_figures, theory_tables
+from reports import (
+    certificate_tables,
+    figures,
+    layer_figures,
+    layer_tables,
+    layers,
+    record_tables,
+    tables,
+    theory,
+    theory_figures,
+    theory_tables,
+)
 from reports.load import Row, Run
 from reports.protocols import by_protocol, perplexities, perplexity_records
 from reports.render import environment
@@ -44,7 +55,8 @@ def page(runs: Sequence[Run], records: Sequence[Row] = ()) -> str:
         [*(run.label for run in runs), *(["theory"] if proofs else []), *(["records"] if others else [])]
     )
     template = environment().get_template("page.html")
-    return template.render(title=title, alarms=alarms(runs) + theory.alarms(proofs), chapters=chapters)
+    red = alarms(runs) + theory.alarms(proofs) + layers.alarms(others)
+    return template.render(title=title, alarms=red, chapters=chapters)
 
 
 def alarms(runs: Sequence[Run]) -> list[dict[str, str]]:
@@ -99,7 +111,7 @@ def of_run(run: Run) -> list[Section]:
 
 
 def of_records(records: Sequence[Row]) -> list[Section]:
-    """Perplexities a protocol at a time, then every other measurement, then where all came from."""
+    """Perplexities a protocol at a time, layer errors, then every other measurement, then where all came from."""
     sections = [
         Section(
             f"Perplexity, protocol {group[0]['protocol']}",
@@ -108,9 +120,22 @@ def of_records(records: Sequence[Row]) -> list[Section]:
         )
         for group in by_protocol(perplexity_records(records))
     ]
-    others = sorted({row["benchmark"] for row in records} - {"perplexity"})
+    sections += [section for rows in layers.settings(records) for section in of_layers(rows)]
+    others = sorted({row["benchmark"] for row in records} - {"perplexity", layers.BENCHMARK})
     sections += [Section(name, [record_tables.facts(records, name)]) for name in others]
     return [*sections, Section("Provenance", [record_tables.origins(records)])]
+
+
+def of_layers(rows: Sequence[Row]) -> list[Section]:
+    """Layer errors of one setting: a table of all patterns, then the figures and exceptions of each."""
+    model, verdicts = rows[0]["model"], [layer_tables.verdicts(rows)]
+    sections = [Section(f"Layer errors, {model}", [layer_tables.errors(rows)], folded=verdicts)]
+    for sparsity in layers.sparsities(rows):
+        chosen = [row for row in rows if row["sparsity"] == sparsity]
+        compared_with = layers.roles(chosen).baseline
+        drawings = drawn(layer_figures.depth, chosen) + drawn(layer_figures.ratios, chosen if compared_with else None)
+        sections.append(Section(f"Layers at {sparsity}, {model}", layer_tables.exceptions(chosen), drawings))
+    return sections
 
 
 def of_theory(records: Sequence[Row]) -> list[Section]:

@@ -44,7 +44,7 @@ def test_options_are_frozen() -> None:
     command = typer.main.get_command(app).commands["run"]
     assert [p.opts[0] for p in command.params] == [
         *("name", "--model", "--calibration", "--text", "--methods", "--sparsities", "--refine", "--length"),
-        *("--protocol", "--seed", "--out", "--json"),
+        *("--protocol", "--swaps", "--blocks", "--layers", "--seed", "--out", "--json"),
     ]
 
 
@@ -76,6 +76,9 @@ def test_the_table_has_a_row_for_each_record(planted: list[dict], tmp_path: Path
         (("run", "llm", "--sparsities", "150%"), "the share to remove must lie between 0% and 100%"),
         (("run", "llm", "--model", "no[/b]where"), "no[/b]where is not one"),
         (("run", "demo", "--methods", ""), "unknown method ''"),
+        (("run", "llm", "--swaps", "4"), "the benchmark llm does not read --swaps"),
+        (("run", "layers", "--refine", "exact", "--length", "8"), "layers does not read --refine, --length"),
+        (("run", "layers", "--blocks", "7:9"), "--blocks is a:b"),
     ],
 )
 def test_bad_input_gets_one_message_and_leaves_nothing(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
