@@ -88,7 +88,7 @@ def _on_runs(claim: Callable[..., Certificate]) -> Callable[[Case], Iterator[Cer
         for method in ("iht", "maiht"):
             for sparsity in case.sparsities:
                 for ramp in (0.0, 0.8):
-                    run = case.run(method, sparsity, ramp=ramp)
+                    run = case.run(method, sparsity, ramp=ramp, iters=50)
                     yield claim(run.problem, run.sparsity, run.found)
 
     return check

@@ -55,7 +55,7 @@ def test_nothing_is_suggested_where_nothing_is_near():
 
 
 def test_options_are_the_keyword_only_parameters_and_are_read_by_type():
-    assert solvers.find("maiht").options() == {"iters": 50, "safety": 0.95, "ramp": 0.8, "tol": 0.0}
+    assert solvers.find("maiht").options() == {"iters": 100, "safety": 0.95, "ramp": 0.95, "tol": 0.0}
     assert solvers.find("wanda").options() == {}
     read = solvers.find("maiht").read_options("maiht", {"iters": "10", "tol": "1e-3", "safety": 1})
     assert read == {"iters": 10, "tol": 0.001, "safety": 1.0}
@@ -66,11 +66,11 @@ def test_options_are_the_keyword_only_parameters_and_are_read_by_type():
     ("given", "words"),
     [
         ({"itres": 3}, r"maiht has no option 'itres'\. Did you mean 'iters'\? Known: iters, safety, ramp, tol\."),
-        ({"iters": "many"}, "maiht option iters must be int, as its default 50 is; got 'many'"),
+        ({"iters": "many"}, "maiht option iters must be int, as its default 100 is; got 'many'"),
         ({"iters": None}, "must be int"),
         ({"iters": float("inf")}, "must be int"),
         ({"iters": 2.5}, r"must be a whole number; got 2\.5"),
-        ({"iters": -1}, "not negative; got -1. Its default is 50"),
+        ({"iters": -1}, "not negative; got -1. Its default is 100"),
         ({"safety": float("nan")}, "finite number"),
         ({"tol": "inf"}, "finite number"),
     ],
