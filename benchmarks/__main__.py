@@ -15,6 +15,7 @@ from rich.table import Table
 
 import llm_pipeline.waiting  # noqa: F401 - before NumPy and torch start their threads
 from llm_pipeline.__main__ import exit_codes, progress_bar, screen
+from llm_pipeline.choices import split_specs
 from solvers.methods import near
 from solvers.refusal import Refusal
 
@@ -23,7 +24,7 @@ BENCHMARKS = {
     "demo": "magnitude, wanda and maiht at 50% on the embedded model, into runs/demo",
     "commands": "the commands of the README with what they print",
     "theory": "claims, curves with bounds, recovery maps, planted defects; then: python -m reports build theory",
-    "llm": "methods x sparsities on a model of yours: perplexity, layer error, seconds, certificates",
+    "llm": "methods x sparsities x seeds on a model of yours: perplexity, layer error, seconds, certificates",
 }
 
 
@@ -41,13 +42,26 @@ def run(
     calibration: Annotated[str | None, typer.Option(help="FILE[:NxL].")] = None,
     text: Annotated[str | None, typer.Option(help="Text to evaluate on.")] = None,
     methods: Annotated[
-        str, typer.Option(help="Comma-separated, from the expected worst to the best.")
+        str,
+        typer.Option(
+            help="Comma-separated, from the expected worst to the best; NAME or NAME:key=value,key=value, "
+            "for example wanda,maiht:refine=exact,swaps=all,fista:start=sparsegpt."
+        ),
     ] = "magnitude,wanda,maiht",
     sparsities: Annotated[str, typer.Option(help="Comma-separated.")] = "50%",
-    refine: Annotated[str, typer.Option(help="none, gradient:30 or exact.")] = "none",
+    refine: Annotated[
+        str, typer.Option(help="none, gradient:30 or exact; like the four below for methods that do not say their own.")
+    ] = "none",
+    swaps: Annotated[str, typer.Option(help="Exchanges that a row may make after an exact refit: 0, 20, all.")] = "0",
+    error_correction: Annotated[str, typer.Option(help="none or block.")] = "none",
+    inputs: Annotated[str, typer.Option(help="pruned or dense.")] = "pruned",
+    allocate: Annotated[str, typer.Option(help="uniform or owl.")] = "uniform",
     length: Annotated[int | None, typer.Option(help="Window length of the evaluation.")] = None,
     protocol: Annotated[str, typer.Option(help="How the text is cut and scored: windows or documents.")] = "windows",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw, or of the theory's examples.")] = 0,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds of several calibration draws, 0,1,2; every run once for each.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for runs and records.jsonl (runs/demo, theory: runs/theory).")
     ] = None,
@@ -62,8 +76,9 @@ def run(
         if name not in BENCHMARKS:
             raise Refusal(f"unknown benchmark '{name}'.{near(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}.")
         options = {"model": model, "calibration": calibration, "text": text, "length": length, "protocol": protocol}
-        chosen = {"methods": _words(methods), "sparsities": _words(sparsities)}
-        records = _measure(name, out, refine=refine, seed=seed, **options, **chosen)
+        chosen = {"methods": split_specs(methods), "sparsities": _words(sparsities), "seeds": _seeds(seeds, seed)}
+        stages = {"refine": refine, "swaps": swaps, "error_correction": error_correction, "inputs": inputs}
+        records = _measure(name, out, **options, **chosen, **stages, allocate=allocate)
     if as_json:
         print(json.dumps({"out": str(out), "records": records}, indent=1))
     else:
@@ -72,6 +87,13 @@ def run(
 
 def _words(typed: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word.strip() for word in typed.split(",")))
+
+
+def _seeds(typed: str | None, seed: int) -> tuple[int, ...]:
+    words = _words(typed) if typed is not None else (str(seed),)
+    if not all(word.isdecimal() for word in words):
+        raise Refusal(f"--seeds takes whole numbers with commas between them, 0,1,2; got '{typed or seed}'.")
+    return tuple(map(int, words))
 
 
 def _measure(name: str, out: Path, **options: Any) -> list[dict[str, Any]]:
@@ -95,7 +117,7 @@ def _records(
     if name == "theory":
         from benchmarks.theory import measure
 
-        return measure(options["seed"], progress=progress)
+        return measure(options["seeds"][0], progress=progress)
     from benchmarks.llm import compare
 
     return compare(out, progress=progress, fresh=name == "demo", **options)
@@ -127,13 +149,16 @@ def _table(records: list[dict[str, Any]]) -> Table:
         title=f"{found[0]['model']}: {found[0]['protocol']} on {found[0]['text']}",
         title_justify="left",
     )
-    for column in ("method", "sparsity", "perplexity", "layer error", "solve, s", "hold, fail"):
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    for column in ("method", "sparsity", "seed", "perplexity", "layer error", "solve, s", "hold, fail"):
+        table.add_column(
+            column, justify="left" if column == "method" else "right", no_wrap=column != "method", overflow="fold"
+        )
     for record in found:
         kept = record.get("certificates", {})
         table.add_row(
-            record["method"],
+            record.get("spec", record["method"]),
             record["sparsity"],
+            str(record.get("seed", "")),
             f"{record['perplexity']:.3f}",
             f"{record['relative_error']:.4g}" if kept else "0",
             f"{record['seconds_solve']:.1f}" if kept else "",

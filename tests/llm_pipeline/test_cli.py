@@ -28,7 +28,8 @@ OPTIONS = {
     "inspect": MODEL,
     "prune": [
         *("model", "--method", "--sparsity", "--calibration", "--out", "--text", "--length", "--protocol", "--set"),
-        *("--refine", "--swaps", "--refine-mu", "--device", "--dtype", "--seed", "--json"),
+        *("--refine", "--swaps", "--refine-mu", "--error-correction", "--inputs"),
+        *("--allocate", "--owl-lambda", "--owl-m", "--device", "--dtype", "--seed", "--json"),
     ],
     "eval": ["model", "--text", "--length", "--protocol", "--device", "--dtype", "--json"],
     "verify": ["folder", "--json"],
