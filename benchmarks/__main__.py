@@ -15,6 +15,7 @@ from rich.table import Table
 
 import llm_pipeline.waiting  # noqa: F401 - before NumPy and torch start their threads
 from llm_pipeline.__main__ import exit_codes, progress_bar, screen
+from llm_pipeline.choices import split_specs
 from solvers.methods import near
 from solvers.refusal import Refusal
 
@@ -23,12 +24,20 @@ BENCHMARKS = {
     "demo": "magnitude, wanda and maiht at 50% on the embedded model, into runs/demo",
     "commands": "the commands of the README with what they print",
     "theory": "claims, curves with bounds, recovery maps, planted defects; then: python -m reports build theory",
-    "llm": "methods x sparsities on a model of yours: perplexity, layer error, seconds, certificates",
+    "llm": "methods x sparsities x seeds on a model of yours: perplexity, layer error, seconds, certificates",
     "layers": "methods x sparsities layer by layer: error found, refined, swapped, on calibration and held-out text",
 }
 # What only some benchmarks read, with the value that means nothing was typed.
-LAYERS_ONLY: dict[str, Any] = {"swaps": "0", "blocks": None, "layers": None}
-MODELS_ONLY: dict[str, Any] = {"refine": "none", "length": None, "protocol": "windows"}
+LAYERS_ONLY: dict[str, Any] = {"blocks": None, "layers": None}
+MODELS_ONLY: dict[str, Any] = {
+    "refine": "none",
+    "length": None,
+    "protocol": "windows",
+    "seeds": None,
+    "error_correction": "none",
+    "inputs": "pruned",
+    "allocate": "uniform",
+}
 
 
 @app.command(name="list")
@@ -45,18 +54,30 @@ def run(
     calibration: Annotated[str | None, typer.Option(help="FILE[:NxL].")] = None,
     text: Annotated[str | None, typer.Option(help="Text to evaluate on; layers: held-out FILE[:NxL].")] = None,
     methods: Annotated[
-        str, typer.Option(help="Comma-separated, from the expected worst to the best.")
+        str,
+        typer.Option(
+            help="Comma-separated, from the expected worst to the best; NAME or NAME:key=value,key=value, "
+            "for example wanda,maiht:refine=exact,swaps=all,fista:start=sparsegpt."
+        ),
     ] = "magnitude,wanda,maiht",
     sparsities: Annotated[str, typer.Option(help="Comma-separated.")] = "50%",
-    refine: Annotated[str, typer.Option(help="none, gradient:30 or exact.")] = "none",
+    refine: Annotated[
+        str, typer.Option(help="none, gradient:30 or exact; like the four below for methods that do not say their own.")
+    ] = "none",
+    swaps: Annotated[str, typer.Option(help="Exchanges that a row may make after an exact refit: 0, 20, all.")] = "0",
+    error_correction: Annotated[str, typer.Option(help="none or block.")] = "none",
+    inputs: Annotated[str, typer.Option(help="pruned or dense.")] = "pruned",
+    allocate: Annotated[str, typer.Option(help="uniform or owl.")] = "uniform",
     length: Annotated[int | None, typer.Option(help="Window length of the evaluation.")] = None,
     protocol: Annotated[str, typer.Option(help="How the text is cut and scored: windows or documents.")] = "windows",
-    swaps: Annotated[str, typer.Option(help="layers: exchanges a row may make after its refit, or all.")] = "0",
     blocks: Annotated[str | None, typer.Option(help="layers: a:b, the blocks a to b - 1.")] = None,
     layers: Annotated[
         str | None, typer.Option(help="layers: sites and regular expressions, such as 'mlp input,q_proj'.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw, or of the theory's examples.")] = 0,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds of several calibration draws, 0,1,2; every run once for each.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for runs and records.jsonl (runs/demo, runs/theory, runs/layers).")
     ] = None,
@@ -70,12 +91,14 @@ def run(
     with exit_codes(interrupted="runs and records so far were kept"):
         if name not in BENCHMARKS:
             raise Refusal(f"unknown benchmark '{name}'.{near(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}.")
-        chosen = {"methods": _words(methods), "sparsities": _words(sparsities), "seed": seed}
-        options = {"model": model, "calibration": calibration, "text": text, **chosen}
-        layerwise = {"swaps": swaps, "blocks": blocks, "layers": layers}
-        modelwise = {"refine": refine, "length": length, "protocol": protocol}
+        options = {"model": model, "calibration": calibration, "text": text, "swaps": swaps}
+        chosen = {"methods": split_specs(methods), "sparsities": _words(sparsities)}
+        layerwise = {"blocks": blocks, "layers": layers}
+        stages = {"refine": refine, "error_correction": error_correction, "inputs": inputs, "allocate": allocate}
+        modelwise = {"length": length, "protocol": protocol, "seeds": seeds, **stages}
         _refuse_unread(name, {**layerwise, **modelwise})
-        records = _measure(name, out, **options, **(layerwise if name == "layers" else modelwise))
+        own = {**layerwise, "seed": seed} if name == "layers" else {**modelwise, "seeds": _seeds(seeds, seed)}
+        records = _measure(name, out, **options, **chosen, **own)
     if as_json:
         print(json.dumps({"out": str(out), "records": records}, indent=1))
     else:
@@ -85,7 +108,7 @@ def run(
 def _refuse_unread(name: str, typed: dict[str, Any]) -> None:
     """An option that a benchmark does not read would be believed to have worked."""
     unread = MODELS_ONLY if name == "layers" else LAYERS_ONLY
-    strange = [f"--{option}" for option, untouched in unread.items() if typed[option] != untouched]
+    strange = [f"--{option.replace('_', '-')}" for option, untouched in unread.items() if typed[option] != untouched]
     if strange:
         hint = "It measures every stage, refine=exact among them" if name == "layers" else "They belong to layers"
         raise Refusal(f"the benchmark {name} does not read {', '.join(strange)}. {hint}; leave them out.")
@@ -93,6 +116,13 @@ def _refuse_unread(name: str, typed: dict[str, Any]) -> None:
 
 def _words(typed: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word.strip() for word in typed.split(",")))
+
+
+def _seeds(typed: str | None, seed: int) -> tuple[int, ...]:
+    words = _words(typed) if typed is not None else (str(seed),)
+    if not all(word.isdecimal() for word in words):
+        raise Refusal(f"--seeds takes whole numbers with commas between them, 0,1,2; got '{typed or seed}'.")
+    return tuple(map(int, words))
 
 
 def _measure(name: str, out: Path, **options: Any) -> list[dict[str, Any]]:
@@ -116,7 +146,7 @@ def _records(
     if name == "theory":
         from benchmarks.theory import measure
 
-        return measure(options["seed"], progress=progress)
+        return measure(options["seeds"][0], progress=progress)
     if name == "layers":
         from benchmarks import layers
 
@@ -157,13 +187,16 @@ def _table(records: list[dict[str, Any]]) -> Table:
         title=f"{found[0]['model']}: {found[0]['protocol']} on {found[0]['text']}",
         title_justify="left",
     )
-    for column in ("method", "sparsity", "perplexity", "layer error", "solve, s", "hold, fail"):
-        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    for column in ("method", "sparsity", "seed", "perplexity", "layer error", "solve, s", "hold, fail"):
+        table.add_column(
+            column, justify="left" if column == "method" else "right", no_wrap=column != "method", overflow="fold"
+        )
     for record in found:
         kept = record.get("certificates", {})
         table.add_row(
-            record["method"],
+            record.get("spec", record["method"]),
             record["sparsity"],
+            str(record.get("seed", "")),
             f"{record['perplexity']:.3f}",
             f"{record['relative_error']:.4g}" if kept else "0",
             f"{record['seconds_solve']:.1f}" if kept else "",

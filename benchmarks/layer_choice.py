@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 
 import solvers
 from llm_pipeline.checkpoint import Checkpoint
+from llm_pipeline.choices import read_spec
 from llm_pipeline.families import Family, Site, family_of
 from solvers.methods import Method, near
 from solvers.refusal import Refusal
@@ -66,8 +68,20 @@ def choose(
     return Choice(chosen, tuple(tried))
 
 
+def _with_options(spec: str) -> Method:
+    """The method of a spec such as ``maiht:iters=50`` with its hyper-parameters filled in."""
+    read = read_spec(spec)
+    method, name, options = solvers.find(read["method"]), read.pop("method"), read.pop("settings")
+    if read or "mu" in options:
+        raise Refusal(
+            f"'{spec}' may set hyper-parameters of {name} only: this benchmark measures every stage itself, with the "
+            "ridges of all methods."
+        )
+    return replace(method, run=partial(method.run, **method.read_options(name, options))) if options else method
+
+
 def _attempt(name: str, target: Target, shapes: list[tuple[int, ...]]) -> Attempt:
-    method = solvers.find(name)
+    method = _with_options(name)
     for rows, inputs in shapes:
         budget = target.on((rows, inputs))
         try:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 import llm_pipeline.waiting  # noqa: F401 - before NumPy and torch start their threads
+from solvers.allocate import LAMBDA, M
 from solvers.door import REFINE_MU
 from solvers.refusal import Refusal
 
@@ -127,6 +128,13 @@ def run_prune(
         str, typer.Option(help="block: later sites of a block make good for the earlier ones; or none.")
     ] = "none",
     inputs: Annotated[str, typer.Option(help="Blocks receive what pruned or dense predecessors put out.")] = "pruned",
+    allocate: Annotated[
+        str, typer.Option(help="uniform, or owl: blocks with more outliers keep more, at the same total.")
+    ] = "uniform",
+    owl_lambda: Annotated[
+        float, typer.Option(help="Under owl the shares of two blocks differ by twice this at most.")
+    ] = LAMBDA,
+    owl_m: Annotated[float, typer.Option(help="Under owl an outlier exceeds the mean score this many times.")] = M,
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
@@ -153,6 +161,9 @@ def run_prune(
             refine_mu=refine_mu,
             error_correction=error_correction,
             inputs=inputs,
+            allocate=allocate,
+            owl_lambda=owl_lambda,
+            owl_m=owl_m,
             device=device,
             dtype=dtype,
             seed=seed,
@@ -179,6 +190,9 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     if summary["stages"]:
         stages = ", ".join(f"{stage} {error:.4g}" for stage, error in summary["stages"].items())
         screen.print(f"mean relative error by stage: {stages}; {summary['swaps']} swaps", soft_wrap=True)
+    if summary["blocks"]:
+        shares = ", ".join(f"{block['measured']:.1%}" for block in summary["blocks"])
+        screen.print(f"sparsity by block: {shares}", soft_wrap=True)
     if facts:
         screen.print(
             f"perplexity ({facts['protocol']}, {facts['text']}): dense {facts['dense']['perplexity']:.3f}, "

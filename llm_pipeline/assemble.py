@@ -11,20 +11,15 @@ import solvers
 from llm_pipeline import sources
 from llm_pipeline.calibration import UNITS, Tokens, document_tokens, evaluation_tokens, parse_calibration
 from llm_pipeline.checkpoint import Checkpoint
+from llm_pipeline.choices import choose
 from llm_pipeline.documents import Text
 from llm_pipeline.evaluate import Perplexity, perplexity
 from llm_pipeline.journal import versions
-from llm_pipeline.plan import CalibrationSource, MethodChoice, ModelSource, Plan
+from llm_pipeline.plan import CalibrationSource, ModelSource, Plan
 from llm_pipeline.prune import require_possible
 from llm_pipeline.token_stream import load_tokenizer
-from solvers.door import REFINE_MU
 from solvers.methods import Method, near
-from solvers.refine import refinement
 from solvers.refusal import Refusal
-from solvers.swaps import most_of
-
-CORRECTIONS = ("none", "block")
-INPUTS = ("pruned", "dense")
 
 
 class Job(NamedTuple):
@@ -39,64 +34,54 @@ class Job(NamedTuple):
 def job(
     model: str | None,
     *,
-    method: str = "maiht",
-    sparsity: str = "50%",
     calibration: str | None = None,
-    settings: dict[str, Any] | None = None,
-    refine: str = "none",
-    swaps: int | str = 0,
-    refine_mu: float = REFINE_MU,
-    error_correction: str = "none",
-    inputs: str = "pruned",
     device: str = "auto",
     dtype: str = "auto",
     seed: int = 0,
     text: str | None = None,
     length: int | None = None,
     protocol: str = "windows",
+    **typed: Any,
 ) -> Job:
-    """Check every option, read the model's headers and the texts; nothing is written."""
-    chosen, target = solvers.find(method), solvers.parse(sparsity)
-    refine, most = refinement(refine, swaps), most_of(swaps)
-    _one_of("--error-correction", error_correction, CORRECTIONS)
-    _one_of("--inputs", inputs, INPUTS)
-    options = dict(settings or {})
-    mu, refine_mu = _ridge("mu", options.pop("mu", 0.1)), _ridge("refine-mu", refine_mu)
-    options = {**chosen.options(), **chosen.read_options(method, options)}
+    """Check every option, read the model's headers and the texts; nothing is written.
+
+    `typed` are the arguments of `choices.choose`: method, sparsity, settings, refine, swaps, allocate and so on.
+    """
+    chosen = choose(**typed)
     source = sources.model(model)
-    require_possible(source, chosen, method, target)
+    _require_possible(source, chosen)
     place, number = sources.device(device), str(sources.dtype(dtype, source)).removeprefix("torch.")
     evaluated = evaluation_windows(sources.evaluation_text(text, source), source, length, protocol)
     tokens = sources.calibration(calibration, source, seed)
     plan = Plan(
         model=ModelSource(sources.display_name(model, source), _location(model), source.sha256()),
-        method=MethodChoice(method, options),
         calibration=_calibration(calibration, tokens),
-        sparsity=str(target),
-        refine=refine,
-        swaps="all" if most is None else most,
-        mu=mu,
-        refine_mu=refine_mu,
-        error_correction=error_correction,
-        inputs=inputs,
         seed=seed,
         device=place,
         dtype=number,
         versions=versions(),
+        **chosen,
     )
     return Job(plan, source, tokens, evaluated)
 
 
-def _one_of(option: str, typed: str, known: tuple[str, ...]) -> None:
-    if typed not in known:
-        raise Refusal(f"{option} is one of {', '.join(known)}; got '{typed}'.{near(typed, known)}")
+def variant(job: Job, **typed: Any) -> Job:
+    """The same model, texts and draw with other choices: the arguments of `choices.choose`, else their defaults."""
+    chosen = choose(**typed)
+    _require_possible(job.source, chosen)
+    return job._replace(plan=replace(job.plan, **chosen))
 
 
-def variant(job: Job, method: str, sparsity: str) -> Job:
-    """The same model, texts and settings with another method and budget; hyper-parameters are the method's defaults."""
-    chosen, target = solvers.find(method), solvers.parse(sparsity)
-    require_possible(job.source, chosen, method, target)
-    return job._replace(plan=replace(job.plan, method=MethodChoice(method, chosen.options()), sparsity=str(target)))
+def redrawn(job: Job, calibration: str | None, seed: int) -> Job:
+    """The same job on the calibration sequences of another seed."""
+    tokens = sources.calibration(calibration, job.source, seed)
+    plan = replace(job.plan, calibration=_calibration(calibration, tokens), seed=seed)
+    return job._replace(plan=plan, tokens=tokens)
+
+
+def _require_possible(source: Checkpoint, chosen: dict[str, Any]) -> None:
+    name = chosen["method"].name
+    require_possible(source, solvers.find(name), name, solvers.parse(chosen["sparsity"]))
 
 
 def again(folder: Path) -> tuple[Plan, Checkpoint, Tokens]:
@@ -168,19 +153,6 @@ def default_folder(plan: Plan) -> Path:
 def method_of(plan: Plan) -> Method:
     """The method that a plan names."""
     return solvers.find(plan.method.name)
-
-
-def _ridge(name: str, value: Any) -> float:
-    try:
-        mu = float(value)
-    except ValueError:
-        mu = -1.0
-    if not 0 <= mu < float("inf"):
-        raise Refusal(
-            f"{name}, a ridge on the unit-diagonal Gram, must be a number of at least 0; got '{value}'. "
-            f"Usually mu is 0.1, refine-mu {REFINE_MU}."
-        )
-    return mu
 
 
 def _location(model: str | None) -> str:

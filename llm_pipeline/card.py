@@ -26,7 +26,7 @@ dense tensors, so any program that reads the dense model reads this one.
 
 `plan.toml` determines the run, `layers.jsonl` and `certificates.jsonl` hold a line per layer and per claim.
 `python -m llm_pipeline verify DIR` recounts and recomputes them from these weights.
-"""
+{_blocks(plan, summary["blocks"])}"""
 
 
 def _stages(plan: Plan, summary: dict[str, Any]) -> str:
@@ -40,6 +40,19 @@ def _stages(plan: Plan, summary: dict[str, Any]) -> str:
     if summary["stages"]:
         text += "; mean error " + ", ".join(f"{stage} {error:.4e}" for stage, error in summary["stages"].items())
     return text
+
+
+def _blocks(plan: Plan, blocks: list[dict[str, Any]] | None) -> str:
+    """What every block was allotted, where that is not the same."""
+    if blocks is None:
+        return ""
+    facts = "".join(
+        f"| {row['block']} | {row['outliers']:.4%} | {row['sparsity']:.4%} | {row['measured']:.4%} |\n"
+        for row in blocks
+    )
+    words = ", ".join(f"{name} = {value}" for name, value in plan.allocation.options.items())
+    header = "| block | outliers | sparsity allotted | measured |\n|---|---|---|---|\n"
+    return f"\nSparsity by block ({plan.allocation.name}, {words}):\n\n{header}{facts}"
 
 
 def _perplexity(facts: dict[str, Any] | None) -> str:

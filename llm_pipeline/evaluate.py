@@ -18,11 +18,11 @@ from transformers import AutoModelForCausalLM
 from llm_pipeline.calibration import PAD, Tokens, evaluation_tokens
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.documents import Text
-from llm_pipeline.scores import Difference, Perplexity, paired_difference, summary
+from llm_pipeline.scores import Difference, Perplexity, mean_difference, paired_difference, summary
 from llm_pipeline.token_stream import load_tokenizer
 from solvers.refusal import Refusal
 
-__all__ = ["Difference", "Perplexity", "paired_difference", "perplexity", "score_windows"]
+__all__ = ["Difference", "Perplexity", "mean_difference", "paired_difference", "perplexity", "score_windows"]
 
 LOGIT_BYTES = 2**28  # of one batch, in float32
 USUAL_LENGTH = 2048

@@ -56,6 +56,31 @@ class MeanGram:
         return (mean + mean.T) / 2
 
 
+class MeanSquares:
+    """Mean of the squares of each input feature over tokens: the diagonal of the mean Gram, without the Gram.
+
+    Parameters
+    ----------
+    width : int
+        Number of input features.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.tokens = 0
+        self._sum = torch.zeros(())
+
+    def add(self, x: torch.Tensor) -> None:
+        """Count the tokens of `x`, shape `(..., width)`, any float dtype."""
+        for chunk in x.detach().reshape(-1, self.width).split(CHUNK_TOKENS):
+            self._sum = self._sum.to(x.device) + chunk.to(torch.float64).square().sum(dim=0)
+            self.tokens += len(chunk)
+
+    def norms(self) -> np.ndarray:
+        """Root mean squares `(width,)` in float64."""
+        return np.sqrt(self._sum.cpu().numpy() / self.tokens)
+
+
 class MeanDrift:
     """Means of `(x~ - x) x~^T` and `(x~ - x)(x~ - x)^T` over tokens: x the dense input of a layer, x~ the one it gets.
 
@@ -93,13 +118,13 @@ class MeanDrift:
 
 
 @contextmanager
-def watching(block: nn.Module, means: Mapping[str, MeanGram]) -> Iterator[None]:
-    """Feed the inputs of named modules of a block to Grams, while the block runs inside the `with`.
+def watching(block: nn.Module, means: Mapping[str, MeanGram | MeanSquares]) -> Iterator[None]:
+    """Feed the inputs of named modules of a block to means, while the block runs inside the `with`.
 
     Parameters
     ----------
     block : torch.nn.Module
-    means : mapping of str to MeanGram
+    means : mapping of str to MeanGram or MeanSquares
         Keyed by module path relative to the block.
     """
     with ExitStack() as hooks:
@@ -109,7 +134,7 @@ def watching(block: nn.Module, means: Mapping[str, MeanGram]) -> Iterator[None]:
         yield
 
 
-def _feeding(mean: MeanGram):
+def _feeding(mean: MeanGram | MeanSquares):
     def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         mean.add(inputs[0])
 

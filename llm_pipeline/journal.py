@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
+from llm_pipeline.allocation import by_block
+from llm_pipeline.choices import spec
 from llm_pipeline.layer import Layer, describe
 from llm_pipeline.output_folder import OutputFolder
 from llm_pipeline.plan import Plan
@@ -20,6 +22,7 @@ from llm_pipeline.scores import Perplexity, paired_difference
 from theory_checks import Certificate
 
 PACKAGES = ("certified-pruning", "numpy", "scipy", "torch", "transformers", "safetensors")
+SUMMED = ("block", "shape", "kept", "relative_error", "layer", "swaps", "stages")
 OUTCOMES = ("holds", "fails", "not applicable")
 
 
@@ -45,7 +48,7 @@ class Journal:
     def note(self, folder: OutputFolder, layer: Layer, certificates: list[Certificate]) -> None:
         """Write one layer and its certificates."""
         row = describe(layer, self.plan.refine)
-        self.layers.append({k: row[k] for k in ("shape", "kept", "relative_error", "layer", "swaps", "stages")})
+        self.layers.append({key: row[key] for key in SUMMED})
         folder.append_line("layers.jsonl", json.dumps(row))
         for certificate in certificates:
             self.outcomes[certificate.outcome] += 1
@@ -60,8 +63,10 @@ class Journal:
         return {
             "model": self.plan.model.name,
             "method": self.plan.method.name,
+            "spec": spec(self.plan),
             "sparsity_asked": self.plan.sparsity,
             "sparsity_measured": 1 - sum(row["kept"] for row in self.layers) / size,
+            "blocks": by_block(self.plan, self.layers),
             "layers": len(self.layers),
             "relative_error": sum(errors) / len(errors),
             "stages": self._stages(),

@@ -20,7 +20,7 @@ from solvers.door import Run
 from solvers.methods import Method
 from solvers.problem import LayerProblem
 from solvers.solution import Trace
-from solvers.sparsity import Sparsity, Target
+from solvers.sparsity import Budget, Sparsity
 from theory_checks import Certificate, certify, certify_saved
 
 
@@ -52,14 +52,14 @@ def dense_weight(checkpoint: Checkpoint, name: str) -> np.ndarray:
 
 
 def prune_layer(
-    walk: BlockWalk, i: int, site: Site, reader: str, inputs: Inputs, method: Method, target: Target, plan: Plan
+    walk: BlockWalk, i: int, site: Site, reader: str, inputs: Inputs, method: Method, budget: Budget, plan: Plan
 ) -> Layer:
     """Solve one layer in float64 and cast the result to the dtype of the file."""
     name = walk.weight_name(i, reader)
     problem = inputs.problem(dense_weight(walk.checkpoint, name))
     start = time.perf_counter()
     after = {"refine": plan.refine, "swaps": plan.swaps, "mu": plan.mu, "refine_mu": plan.refine_mu}
-    run = solvers.run(method, problem, target.on(problem.shape), **after, **plan.method.options)
+    run = solvers.run(method, problem, budget, **after, **plan.method.options)
     seconds = time.perf_counter() - start
     saved = torch.from_numpy(run.weight).to(walk.checkpoint.dtype(name))
     return Layer(name, i, site.name, problem, run, saved, seconds)

@@ -32,6 +32,22 @@ class MethodChoice:
 
 
 @dataclass(frozen=True)
+class Allocation:
+    """What decides how much each block keeps: ``uniform``, or ``owl`` with its options.
+
+    Attributes
+    ----------
+    outliers, kept : entries of every block of the dense model that stand out, and that may stay; known once the run
+        has measured them, empty under ``uniform``
+    """
+
+    name: str = "uniform"
+    options: dict[str, Any] = field(default_factory=dict)
+    outliers: list[int] = field(default_factory=list)
+    kept: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class CalibrationSource:
     """The calibration sequences: where they come from and how they were drawn."""
 
@@ -57,6 +73,7 @@ class Plan:
     refine_mu : ridge of refinement and swaps
     error_correction : ``block``, where layers make good for the sites pruned before them in their block; or ``none``
     inputs : whose output a block receives, the ``pruned`` or the ``dense`` predecessors'
+    allocation : how much each block keeps
     seed : of the calibration draw
     device, dtype : of the forward passes
     """
@@ -71,6 +88,7 @@ class Plan:
     refine_mu: float = REFINE_MU
     error_correction: str = "none"
     inputs: str = "pruned"
+    allocation: Allocation = field(default_factory=Allocation)
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"
@@ -99,6 +117,7 @@ class Plan:
         try:
             parts = tomllib.loads((folder / FILE).read_text(encoding="utf-8"))
             model, method, calibration = (parts.pop(key) for key in ("model", "method", "calibration"))
+            parts["allocation"] = Allocation(**parts.pop("allocation", {}))
             return cls(ModelSource(**model), MethodChoice(**method), CalibrationSource(**calibration), **parts)
         except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
             raise Refusal(

@@ -2,7 +2,8 @@
 
 The loop reads as data flow: hidden states, the Gram of a site, its layers solved and judged, the pruned block run.
 A site is measured after the sites before it in its block were pruned: H is the Gram of what the layer will see. With
-error correction a second, dense copy of the block runs beside it, and the drift between both enters the problem.
+error correction a second, dense copy of the block runs beside it, and the drift between both enters the problem. Under
+OWL a pass through the dense blocks comes first and says how much each of them keeps.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 
 import solvers
 from llm_pipeline import plan as plans
+from llm_pipeline.allocation import allotted, budgets
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.calibration import Tokens
 from llm_pipeline.card import model_card
@@ -29,7 +31,7 @@ from llm_pipeline.output_folder import OutputFolder
 from llm_pipeline.plan import Plan
 from llm_pipeline.sources import DTYPES
 from solvers.methods import Method
-from solvers.sparsity import Target
+from solvers.sparsity import Budget, Target
 
 Progress = Callable[[int, int, str], None]
 
@@ -82,8 +84,11 @@ def prune(
         for name in source.names:
             require_finite(name, source.read(name))
     with OutputFolder(source, out) as folder:
+        if plan.allocation.name != "uniform":
+            with journal.stage("allocate"):
+                plan = journal.plan = allotted(plan, walk, tokens, progress)
         folder.write_text(plans.FILE, plan.to_toml())
-        _prune_blocks(plan, walk, method, target, tokens, folder, journal, progress)
+        _prune_blocks(plan, walk, method, budgets(plan, source), tokens, folder, journal, progress)
         with journal.stage("evaluate"):
             scores = _evaluate(plan, source, folder.partial, text, dense, progress)
         summary = journal.summary(scores)
@@ -96,7 +101,7 @@ def _prune_blocks(
     plan: Plan,
     walk: BlockWalk,
     method: Method,
-    target: Target,
+    kept: dict[str, Budget],
     tokens: Tokens,
     folder: OutputFolder,
     journal: Journal,
@@ -116,7 +121,8 @@ def _prune_blocks(
                 [inputs], _ = measure(walk, block, i, hidden, (site,), corrected)
             for reader in site.readers:
                 with journal.stage("solve"):
-                    layer = prune_layer(walk, i, site, reader, inputs, method, target, plan)
+                    budget = kept[walk.weight_name(i, reader)]
+                    layer = prune_layer(walk, i, site, reader, inputs, method, budget, plan)
                 with journal.stage("certify"):
                     certificates = judge(method, layer, plan.refine)
                     journal.note(folder, layer, certificates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +90,19 @@ def _interval(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float] | Non
 
 def paired_difference(a: Perplexity, b: Perplexity) -> Difference:
     """Difference in mean nats per token of two models on the same windows, resampled in pairs."""
+    return mean_difference([(a, b)])
+
+
+def mean_difference(pairs: Sequence[tuple[Perplexity, Perplexity]]) -> Difference:
+    """Mean of the differences of several pairs, such as one for each calibration seed; windows resampled jointly."""
+    for pair in pairs:
+        _require_same_windows(*pair)
+    differences = np.mean([a.window_nll - b.window_nll for a, b in pairs], axis=0)  # (n,)
+    first = pairs[0][0]
+    return Difference(float(differences.sum() / first.tokens), _interval(differences, first.window_tokens))
+
+
+def _require_same_windows(a: Perplexity, b: Perplexity) -> None:
     kinds = [(p.protocol, p.text_sha256, p.tokenizer_sha256, p.tokens, p.windows) for p in (a, b)]
     if kinds[0] != kinds[1]:
         raise Refusal(
@@ -96,5 +110,3 @@ def paired_difference(a: Perplexity, b: Perplexity) -> Difference:
             f"{a.protocol} on {a.text} ({a.windows} windows) and {b.protocol} on {b.text} ({b.windows} windows) "
             "arrived. Evaluate both models with the same --protocol and --text."
         )
-    differences = a.window_nll - b.window_nll  # (n,)
-    return Difference(float(differences.sum() / a.tokens), _interval(differences, a.window_tokens))

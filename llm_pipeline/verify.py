@@ -1,7 +1,8 @@
 """Check a finished run against its source, trusting nothing that the run recorded.
 
 The calibration is streamed again through the saved, rounded weights; every pattern is recounted, every objective and
-certificate of the saved weights is evaluated again, and every tensor that was not pruned is compared bit for bit.
+certificate of the saved weights is evaluated again, and every tensor that was not pruned is compared bit for bit. What
+OWL allotted to the blocks is followed as it was recorded, and measured and computed again on the dense model.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 
 import solvers
+from llm_pipeline.allocation import budgets, recheck
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.calibration import Tokens
 from llm_pipeline.checkpoint import Checkpoint
@@ -24,6 +26,7 @@ from llm_pipeline.plan import Plan
 from llm_pipeline.prune import Progress, silent
 from llm_pipeline.sources import DTYPES
 from solvers.refusal import Refusal
+from solvers.sparsity import Budget
 from theory_checks import Certificate, allowance, one_swap_again
 
 SOURCE = "the run's own record"
@@ -42,6 +45,8 @@ def verify(
     layers = {walk.weight_name(i, reader) for i in range(len(walk)) for reader in walk.family.readers}
     lines = [certificate_line(name, c) for name, c in _untouched(pruned, source, layers)]
     with torch.inference_mode():
+        dense = BlockWalk(source, plan.device, dtype=DTYPES[plan.dtype])
+        lines += [certificate_line("all blocks", c) for c in recheck(plan, dense, tokens, progress)]
         for name, certificate in _layers(walk, plan, source, tokens, recorded, progress):
             lines.append(certificate_line(name, certificate))
     return lines
@@ -57,7 +62,7 @@ def _untouched(pruned: Checkpoint, source: Checkpoint, layers: set[str]) -> Iter
 def _layers(
     walk: BlockWalk, plan: Plan, source: Checkpoint, tokens: Tokens, recorded: dict[str, Any], progress: Progress
 ) -> Iterator[tuple[str, Certificate]]:
-    hidden = walk.embed(tokens.ids)
+    hidden, kept = walk.embed(tokens.ids), budgets(plan, source)
     unpruned = BlockWalk(source, plan.device, dtype=DTYPES[plan.dtype]) if plan.needs_dense_block else None
     for i in range(len(walk)):
         progress(i, len(walk), f"block {i}")
@@ -68,13 +73,19 @@ def _layers(
         for site, inputs in zip(walk.family.sites, seen, strict=True):
             for reader in site.readers:
                 name = walk.weight_name(i, reader)
-                for certificate in _layer(walk.checkpoint, source, name, inputs, plan, recorded.get(name)):
+                for certificate in _layer(walk.checkpoint, source, name, inputs, plan, kept[name], recorded.get(name)):
                     yield name, certificate
     progress(len(walk), len(walk), "all blocks")
 
 
 def _layer(
-    pruned: Checkpoint, source: Checkpoint, name: str, inputs: Inputs, plan: Plan, row: dict[str, Any] | None
+    pruned: Checkpoint,
+    source: Checkpoint,
+    name: str,
+    inputs: Inputs,
+    plan: Plan,
+    budget: Budget,
+    row: dict[str, Any] | None,
 ) -> list[Certificate]:
     claim = "the saved weights are those that were certified"
     if row is None:
@@ -82,7 +93,6 @@ def _layer(
     stored = pruned.read(name)
     saved = stored.to(torch.float64).numpy()
     problem = inputs.problem(dense_weight(source, name))
-    budget = solvers.parse(plan.sparsity).on(problem.shape)
     f = problem.value(saved)
     reach = allowance(problem.magnitude(saved), problem.shape[1], dtype="float32")
     again = "|f(saved weights) - recorded objective| = 0"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks import records
 from reports.protocols import by_protocol, perplexity_records
-from reports.record_tables import perplexity_grid
+from reports.record_tables import comparisons, perplexity_grid
 from reports.render import markdown
 from reports.theory_tables import summary
 from reports.tree import tree
@@ -32,10 +32,11 @@ def tree_part(root: Path) -> str:
 
 def results_part(root: Path) -> str:
     """Perplexity by method from the committed records, a table per protocol."""
-    rows = perplexity_records(_reference(root))
+    found = _reference(root)
+    rows = perplexity_records(found)
     if not rows:
         return "No reference record of a perplexity has been committed yet."
-    return "\n\n".join(markdown(perplexity_grid(group)) for group in by_protocol(rows))
+    return "\n\n".join(markdown(perplexity_grid(group, comparisons(found))) for group in by_protocol(rows))
 
 
 def commands_part(root: Path) -> str:

@@ -94,14 +94,17 @@ def load_run(folder: str | Path, name: str | None = None) -> Run:
     for row in certificates:
         if row["outcome"] not in OUTCOMES:
             raise Refusal(f"{row['source']}: outcome {row['outcome']!r}; known: {', '.join(OUTCOMES)}.")
-    label = f"{method_label(summary['method'], plan)} {summary['sparsity_asked']}"
+    label = f"{method_label(summary, plan)} {summary['sparsity_asked']}"
     return Run(name, label, plan, _lines(folder / "layers.jsonl", name), certificates, summary)
 
 
-def method_label(name: str, options: Row) -> str:
-    """The method's name with what was done after it: ``maiht + gradient:30 + 4 swaps``."""
-    refine, swaps = options.get("refine") or "none", options.get("swaps") or 0
-    return name + (f" + {refine}" if refine != "none" else "") + (f" + {swaps} swaps" if swaps else "")
+def method_label(row: Row, options: Row | None = None) -> str:
+    """The method as a spec: the one that was recorded, or in older runs and records the name with its stages."""
+    if row.get("spec"):
+        return str(row["spec"])
+    said = row if options is None else options
+    kept = {key: said.get(key) for key in ("refine", "swaps") if said.get(key) not in (None, "none", 0)}
+    return ":".join([row["method"], *([",".join(f"{key}={value}" for key, value in kept.items())] if kept else [])])
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from reports import (
+    allotment,
     certificate_tables,
     figures,
     layer_figures,
@@ -20,7 +21,7 @@ from reports import (
     theory_tables,
 )
 from reports.load import Row, Run
-from reports.protocols import by_protocol, perplexities, perplexity_records
+from reports.protocols import by_protocol, over_seeds, perplexities, perplexity_records
 from reports.render import environment
 from reports.tables import Table
 
@@ -82,9 +83,11 @@ def anchor(run: Run) -> str:
 def of_comparison(runs: Sequence[Run]) -> list[Section]:
     """Several runs side by side."""
     measured = [row for run in runs for row in perplexities(run)]
+    allotted = any(run.summary.get("blocks") for run in runs)
     return [
         Section("Result", [tables.comparison(runs)], drawn(figures.perplexity, compared(measured))),
         Section("Layers", figures=drawn(figures.layer_errors, runs)),
+        *([Section("Sparsity by block", figures=drawn(allotment.by_block, runs))] if allotted else []),
         Section("Cost", [tables.seconds(runs)], drawn(figures.seconds, runs)),
     ]
 
@@ -92,7 +95,7 @@ def of_comparison(runs: Sequence[Run]) -> list[Section]:
 def of_run(run: Run) -> list[Section]:
     """One run from what was asked to what made the numbers."""
     claims = [certificate_tables.certificates(run)]
-    failed = certificate_tables.failures(run)
+    failed, blocks = certificate_tables.failures(run), allotment.blocks(run)
     traced = any(row.get("trace") for row in run.layers)
     layers = drawn(figures.layer_errors, [run] if run.layers else [])
     layers += drawn(figures.objective, run if traced else None) + drawn(figures.nonzeros, run if traced else None)
@@ -104,6 +107,7 @@ def of_run(run: Run) -> list[Section]:
             [*([failed] if failed.rows else []), *claims],
             drawn(figures.outcomes, run if run.certificates else None),
         ),
+        *([Section("Sparsity by block", [blocks], drawn(allotment.by_block, [run]))] if blocks.rows else []),
         Section("Layers", figures=layers, folded=[tables.layers(run)]),
         Section("Cost", [tables.seconds([run])], drawn(figures.seconds, [run])),
         Section("Provenance", [tables.provenance(run)], folded=[tables.hashes(run)]),
@@ -115,8 +119,8 @@ def of_records(records: Sequence[Row]) -> list[Section]:
     sections = [
         Section(
             f"Perplexity, protocol {group[0]['protocol']}",
-            [record_tables.perplexity_grid(group)],
-            drawn(figures.perplexity, compared(group)),
+            [record_tables.perplexity_grid(group, record_tables.comparisons(records))],
+            drawn(figures.perplexity, compared(over_seeds(group))),
         )
         for group in by_protocol(perplexity_records(records))
     ]

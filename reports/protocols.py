@@ -1,8 +1,10 @@
 """Perplexities with their protocols: numbers of two protocols never meet in one column."""
 
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from typing import Any
 
+from benchmarks.seeds import student
 from reports.load import Row, Run, method_label
 from solvers.refusal import Refusal
 
@@ -21,7 +23,7 @@ def perplexities(run: Run) -> list[Row]:
         {**shared, "method": "dense", "sparsity": "0%", "source": f"{place}.dense", **measured["dense"]},
         {
             **shared,
-            "method": method_label(run.summary["method"], run.plan),
+            "method": method_label(run.summary, run.plan),
             "sparsity": run.summary["sparsity_asked"],
             "source": f"{place}.pruned",
             **measured["pruned"],
@@ -31,10 +33,38 @@ def perplexities(run: Run) -> list[Row]:
 
 
 def perplexity_records(rows: Sequence[Row]) -> list[Row]:
-    """The records of the benchmark ``perplexity``, with their refinements written into the method's name."""
+    """The records of the benchmark ``perplexity``, their methods written as specs."""
     found = [row for row in rows if row["benchmark"] == "perplexity"]
     named = [_measurement({**row, "source": f"record {row['id']}"}) for row in found]
-    return [{**row, "method": method_label(row["method"], row)} for row in named]
+    return [{**row, "method": method_label(row)} for row in named]
+
+
+def over_seeds(rows: Iterable[Row]) -> list[Row]:
+    """A row per model, method and sparsity: the mean over calibration seeds, of the newest measurement of each seed.
+
+    Several seeds have the Student interval of their mean over draws, a single one keeps its own over windows; ``seeds``
+    names them. Records of before seeds were recorded count as seed 0.
+    """
+    newest = {(*place(row), row.get("seed", 0)): row for row in sorted(rows, key=lambda row: row.get("when", ""))}
+    groups: dict[tuple[str, ...], dict[int, Row]] = {}
+    for (*key, seed), row in newest.items():
+        groups.setdefault(tuple(key), {})[seed] = row
+    return [_mean(dict(sorted(group.items()))) for group in groups.values()]
+
+
+def place(row: Row) -> tuple[str, ...]:
+    """The cell of a perplexity: model, method and sparsity; a dense model has but one."""
+    return (row["model"], "dense", "0%") if row["method"] == "dense" else (row["model"], row["method"], row["sparsity"])
+
+
+def _mean(seeds: dict[int, Row]) -> Row:
+    rows = list(seeds.values())
+    found = {**rows[0], "seeds": list(seeds)}
+    if len(rows) == 1:
+        return found
+    values = [row["perplexity"] for row in rows]
+    sources = "; ".join(row["source"] for row in rows)
+    return {**found, "perplexity": fmean(values), "interval": student(values), "source": sources}
 
 
 def protocol(row: Row) -> tuple[Any, ...]:

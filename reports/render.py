@@ -71,7 +71,7 @@ def markdown(table: Table) -> str:
     if not table.rows:
         return notes
     rule = ["---:" if right else "---" for right in numeric(table)]
-    body = [[_escaped(written(cell)) for cell in row] for row in table.rows]
+    body = [[_marked(cell) for cell in row] for row in table.rows]
     lines = [f"| {' | '.join(line)} |" for line in [list(table.header), rule, *body]]
     return "\n".join(lines) + (f"\n\n{notes}" if notes else "")
 
@@ -91,6 +91,11 @@ def environment() -> "Environment":
     made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.globals.update(written=written, tooltip=tooltip, numeric=numeric, bar=bar)
     return made
+
+
+def _marked(cell: Cell) -> str:
+    text = _escaped(written(cell))
+    return f"**{text}**" if cell.mark == "best" else text
 
 
 def _escaped(text: str) -> str:

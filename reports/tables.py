@@ -23,7 +23,7 @@ class Cell:
     interval : (float, float), optional
         Around the value, in its unit.
     mark : str
-        ``fails`` for what must catch the eye.
+        ``fails`` for what must catch the eye, ``best`` for what was shown to be.
     """
 
     value: Any

@@ -43,8 +43,9 @@ def test_the_list_names_every_benchmark() -> None:
 def test_options_are_frozen() -> None:
     command = typer.main.get_command(app).commands["run"]
     assert [p.opts[0] for p in command.params] == [
-        *("name", "--model", "--calibration", "--text", "--methods", "--sparsities", "--refine", "--length"),
-        *("--protocol", "--swaps", "--blocks", "--layers", "--seed", "--out", "--json"),
+        *("name", "--model", "--calibration", "--text", "--methods", "--sparsities", "--refine", "--swaps"),
+        *("--error-correction", "--inputs", "--allocate", "--length", "--protocol", "--blocks", "--layers", "--seed"),
+        *("--seeds", "--out", "--json"),
     ]
 
 
@@ -57,7 +58,19 @@ def test_records_are_appended_and_printed_as_one_document(planted: list[dict], t
     assert all(record in kept for record in said["records"])
     assert planted[0]["methods"] == ("wanda", "maiht")
     assert planted[0]["sparsities"] == ("50%",)
+    assert planted[0]["seeds"] == (0,)
     assert not planted[0]["fresh"]
+
+
+def test_specs_seeds_and_stages_reach_the_comparison(planted: list[dict], tmp_path: Path) -> None:
+    specs = "wanda,maiht:refine=gradient:30,iters=9, fista:start=sparsegpt"
+    words = ["run", "llm", "--methods", specs, "--seeds", "0, 3,0", "--swaps", "all", "--error-correction", "block"]
+    found = invoke(*words, "--inputs", "dense", "--allocate", "owl", "--out", str(tmp_path))
+    assert found.exit_code == 0, found.output
+    assert planted[0]["methods"] == ("wanda", "maiht:refine=gradient:30,iters=9", "fista:start=sparsegpt")
+    assert planted[0]["seeds"] == (0, 3)
+    stages = {key: planted[0][key] for key in ("refine", "swaps", "error_correction", "inputs", "allocate")}
+    assert list(stages.values()) == ["none", "all", "block", "dense", "owl"]
 
 
 def test_the_table_has_a_row_for_each_record(planted: list[dict], tmp_path: Path) -> None:
@@ -76,9 +89,21 @@ def test_the_table_has_a_row_for_each_record(planted: list[dict], tmp_path: Path
         (("run", "llm", "--sparsities", "150%"), "the share to remove must lie between 0% and 100%"),
         (("run", "llm", "--model", "no[/b]where"), "no[/b]where is not one"),
         (("run", "demo", "--methods", ""), "unknown method ''"),
-        (("run", "llm", "--swaps", "4"), "the benchmark llm does not read --swaps"),
+        (("run", "llm", "--layers", "q_proj"), "the benchmark llm does not read --layers"),
         (("run", "layers", "--refine", "exact", "--length", "8"), "layers does not read --refine, --length"),
+        (("run", "layers", "--error-correction", "block"), "layers does not read --error-correction"),
         (("run", "layers", "--blocks", "7:9"), "--blocks is a:b"),
+        (("run", "layers", "--methods", "maiht:refine=exact"), "measures every stage itself"),
+        (("run", "demo", "--methods", "wanda:"), "a method is written NAME or NAME:key=value,key=value; got 'wanda:'"),
+        (("run", "demo", "--methods", "wanda:refin=exact"), "wanda takes no 'refin'"),
+        (("run", "demo", "--methods", "maiht:iters=3,iters=4"), "says iters twice"),
+        (("run", "demo", "--methods", "maiht:iters=few"), "maiht option iters must be int"),
+        (("run", "demo", "--methods", "wanda:refine=gradient:3,swaps=all"), "swaps compare exactly refitted weights"),
+        (
+            ("run", "demo", "--seeds", "0,one"),
+            "numbers with commas between them, 0,1,2; got '0,one'",
+        ),
+        (("run", "demo", "--allocate", "owl", "--sparsities", "2:4"), "owl gives every block a share of its own"),
     ],
 )
 def test_bad_input_gets_one_message_and_leaves_nothing(words: tuple[str, ...], says: str, tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks import records
 from benchmarks.llm import compare, forget, run_folder
+from benchmarks.seeds import student, verdict
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.evaluate import perplexity
+from llm_pipeline.plan import Plan
 from solvers.refusal import Refusal
 
 METHODS, SPARSITIES = ("magnitude", "wanda", "iht"), ("50%", "2:4")
@@ -42,12 +44,13 @@ def found(place: Path) -> list[records.Record]:
     return compared(place, place / "runs")
 
 
-def test_dense_comes_first_then_every_method_and_each_pair_that_follows(found: list[records.Record]) -> None:
+def test_dense_comes_first_then_every_method_and_each_pair(found: list[records.Record]) -> None:
     kinds = [(r["benchmark"], r.get("method") or (r["better"], r["than"]), r["sparsity"]) for r in found]
     expected = [("perplexity", "dense", "0%")]
     for sparsity in SPARSITIES:
         expected += [("perplexity", method, sparsity) for method in METHODS]
-        expected += [("comparison", pair, sparsity) for pair in (("wanda", "magnitude"), ("iht", "wanda"))]
+        pairs = (("wanda", "magnitude"), ("iht", "magnitude"), ("iht", "wanda"))
+        expected += [("comparison", pair, sparsity) for pair in pairs]
     assert kinds == expected
 
 
@@ -138,6 +141,68 @@ def test_a_fresh_start_that_is_refused_forgets_nothing(place: Path, tmp_path: Pa
     with pytest.raises(Refusal, match="unknown method"):
         compared(place, tmp_path, methods=("maith",), fresh=True)
     assert (tmp_path / "records.jsonl").is_file()
+
+
+SPECS = ("wanda", "wanda:allocate=owl,owl_m=3.0", "iht:refine=exact,iters=5")
+
+
+@pytest.fixture(scope="module")
+def seeded(place: Path) -> list[records.Record]:
+    return compared(place, place / "seeded", methods=SPECS, sparsities=("60%",), seeds=(0, 5, 7))
+
+
+def test_every_seed_is_a_run_of_its_own(seeded: list[records.Record], place: Path) -> None:
+    runs = [r for r in seeded if r["benchmark"] == "perplexity" and r["method"] != "dense"]
+    assert [(r["spec"], r["seed"]) for r in runs] == [(spec, seed) for spec in SPECS for seed in (0, 5, 7)]
+    plans = [Plan.read(run_folder(place / "seeded", r["spec"], "60%", r["seed"])) for r in runs]
+    assert [plan.seed for plan in plans] == [0, 5, 7] * 3
+    assert [r["calibration"] for r in runs[:3]] == [f"calibration.npy:4x32, seed {seed}" for seed in (0, 5, 7)]
+    assert [plan.allocation.name for plan in plans[::3]] == ["uniform", "owl", "uniform"]
+    assert (plans[6].refine, plans[6].method.options["iters"]) == ("exact", 5)
+    assert len({r["perplexity"] for r in runs}) == 9
+
+
+def test_a_comparison_over_seeds_averages_and_spreads_its_pairs(seeded: list[records.Record]) -> None:
+    nll = {(r.get("spec"), r.get("seed")): r["nll"] for r in seeded if r["benchmark"] == "perplexity"}
+    pairs = [r for r in seeded if r["benchmark"] == "comparison"]
+    assert [(SPECS.index(r["better"]), SPECS.index(r["than"])) for r in pairs] == [(1, 0), (2, 0), (2, 1)]
+    for r in pairs:
+        each = np.array([nll[r["better"], seed] - nll[r["than"], seed] for seed in (0, 5, 7)])
+        assert r["nll_difference"] == pytest.approx(each.mean(), abs=1e-12)
+        reach = 4.302652729911275 * each.std(ddof=1) / 3**0.5  # t of 2 degrees of freedom at 0.975
+        assert r["seed_interval"] == pytest.approx([each.mean() - reach, each.mean() + reach], abs=1e-12)
+        assert r["verdict"] == verdict(r["difference_interval"], r["seed_interval"])
+
+
+def test_shared_stages_reach_every_run_whose_spec_says_nothing(place: Path) -> None:
+    options = {"methods": ("wanda", "wanda:swaps=1"), "sparsities": ("50%",), "swaps": "2", "inputs": "dense"}
+    found = compared(place, place / "staged", error_correction="block", **options)
+    specs = [r["spec"] for r in found if r["benchmark"] == "perplexity" and r["method"] != "dense"]
+    stages = "error_correction=block,inputs=dense"
+    assert specs == [f"wanda:refine=exact,swaps=2,{stages}", f"wanda:refine=exact,swaps=1,{stages}"]
+
+
+@pytest.mark.parametrize(
+    ("windows", "seeds", "said"),
+    [
+        ((-3, -1), (-2, -1), "lower"),
+        ((1, 3), (0.5, 2), "higher"),
+        ((-3, -1), (-2, 0.1), "not separated"),
+        ((-3, 0.1), (-2, -1), "not separated"),
+        ((-3, -1), (1, 2), "not separated"),
+        ((-3, -1), None, "not separated"),
+        (None, (-2, -1), "not separated"),
+    ],
+)
+def test_windows_and_seeds_must_agree(windows: tuple | None, seeds: tuple | None, said: str) -> None:
+    assert verdict(windows, seeds) == said
+
+
+def test_one_seed_has_no_spread(found: list[records.Record]) -> None:
+    assert student([1.5]) is None
+    assert student([2.0, 2.0]) == (2.0, 2.0)
+    pairs = [r for r in found if r["benchmark"] == "comparison"]
+    assert {(r["seed_interval"], r["verdict"]) for r in pairs} == {(None, "not separated")}
 
 
 def test_the_dense_model_is_not_touched(found: list[records.Record], place: Path) -> None:

@@ -32,8 +32,8 @@ def solved(save_tiny: Callable[..., Path], ids: Path) -> Callable[..., Layer]:
         walk = BlockWalk(job.source, "cpu", dtype=torch.float32)
         site = next(site for site in walk.family.sites if READER in site.readers)
         [gram], _ = measure(walk, walk.load(0), 0, walk.embed(job.tokens.ids), (site,))
-        target = solvers.parse("50%")
-        return prune_layer(walk, 0, site, READER, gram, solvers.find(method), target, job.plan)
+        budget = solvers.parse("50%").on((40, 32))
+        return prune_layer(walk, 0, site, READER, gram, solvers.find(method), budget, job.plan)
 
     return solve
 

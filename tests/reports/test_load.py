@@ -87,7 +87,7 @@ def test_refinement_belongs_to_the_name_of_the_method(write_run):
     folder = write_run("first")
     plan = folder / "plan.toml"
     plan.write_text(plan.read_text().replace('"none"', '"exact"').replace("swaps = 0", "swaps = 4"))
-    assert load_run(folder).label == "maiht + exact + 4 swaps 50%"
+    assert load_run(folder).label == "maiht:refine=exact,swaps=4 50%"
 
 
 def test_perplexities_of_a_run_say_where_they_stand(write_run):

@@ -137,7 +137,7 @@ def test_methods_are_columns_and_dense_comes_first(perplexity_fact):
     ]
     records = [make_record("perplexity", **fact) for fact in facts]
     table = record_tables.perplexity_by_method([*records, make_record("clock", seconds=1.0)])
-    assert table.header == ("model", "sparsity", "dense", "maiht", "wanda", "maiht + exact")
+    assert table.header == ("model", "sparsity", "dense", "maiht", "wanda", "maiht:refine=exact")
     assert [[cell.value for cell in row] for row in table.rows] == [
         ["tiny", "50%", 12.0, 13.0, None, 13.5],
         ["tiny", "60%", 12.0, None, 14.0, None],
