@@ -14,18 +14,20 @@ from llm_pipeline.families import Family, Site, family_of
 from solvers.methods import Method, near
 from solvers.refusal import Refusal
 from solvers.sparsity import Target
+from solvers.swaps import most_of
 
 EXAMPLE = "such as 'mlp input,q_proj'"
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A method on a pattern; `refused` says why it cannot, where it cannot."""
+    """A method on a pattern; `refused` says why it cannot, where it cannot; `swaps` where its spec says how many."""
 
     name: str
     method: Method
     target: Target
     refused: str = ""
+    swaps: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,27 +70,30 @@ def choose(
     return Choice(chosen, tuple(tried))
 
 
-def _with_options(spec: str) -> Method:
-    """The method of a spec such as ``maiht:iters=50`` with its hyper-parameters filled in."""
+def _read(spec: str) -> tuple[Method, int | str | None]:
+    """The method of a spec such as ``maiht:iters=50,swaps=all``, its hyper-parameters filled in, and its swaps."""
     read = read_spec(spec)
-    method, name, options = solvers.find(read["method"]), read.pop("method"), read.pop("settings")
+    name, options, swaps = read.pop("method"), read.pop("settings"), read.pop("swaps", None)
     if read or "mu" in options:
         raise Refusal(
-            f"'{spec}' may set hyper-parameters of {name} only: this benchmark measures every stage itself, with the "
-            "ridges of all methods."
+            f"'{spec}' may set swaps and hyper-parameters of {name} only: this benchmark measures every stage itself, "
+            "with the same ridges for all methods."
         )
-    return replace(method, run=partial(method.run, **method.read_options(name, options))) if options else method
+    method = solvers.find(name)
+    if options:
+        method = replace(method, run=partial(method.run, **method.read_options(name, options)))
+    return method, swaps if swaps is None or most_of(swaps) is None else int(swaps)
 
 
 def _attempt(name: str, target: Target, shapes: list[tuple[int, ...]]) -> Attempt:
-    method = _with_options(name)
+    method, swaps = _read(name)
     for rows, inputs in shapes:
         budget = target.on((rows, inputs))
         try:
             method.require(name, budget)
         except Refusal as refusal:
             return Attempt(name, method, target, str(refusal))
-    return Attempt(name, method, target)
+    return Attempt(name, method, target, swaps=swaps)
 
 
 def block_numbers(typed: str | None, count: int) -> range:

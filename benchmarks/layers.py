@@ -70,7 +70,8 @@ def compare(
     Parameters
     ----------
     calibration, text : ``FILE[:NxL]``, what the methods see and what they do not; see `held_out`
-    swaps : exchanges that a row may make after the refit, or ``all``
+    methods : names, or specs such as ``maiht:iters=50,swaps=all``
+    swaps : exchanges that a row may make after the refit, or ``all``; for methods whose spec does not say
     blocks, layers : which layers, see `choose`
     seed : of the calibration draw; the held-out windows are drawn with the next one
 
@@ -133,7 +134,8 @@ def _layer(bench: Bench, where: dict[str, Any], problem: LayerProblem, held: Lay
             continue
         bench.say(f"block {where['block']}, {where['site']}: {attempt.name} {attempt.target}")
         try:
-            done = staged(attempt.method, problem, attempt.target.on(problem.shape), bench.swaps)
+            swaps = bench.swaps if attempt.swaps is None else attempt.swaps
+            done = staged(attempt.method, problem, attempt.target.on(problem.shape), swaps)
         except Refusal as refusal:
             yield _refused(bench.about, attempt, where["layer"], str(refusal))
         else:

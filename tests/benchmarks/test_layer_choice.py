@@ -74,3 +74,17 @@ def test_held_out_windows_are_none_of_the_calibration(measured: Measured, tiny_l
     assert "4 of 4 sequences" in row["held_out_protocol"]
     assert "without those of the calibration" in row["held_out_protocol"]
     assert row["errors"]["found"]["calibration"] != row["errors"]["found"]["held_out"]
+
+
+def test_a_spec_fills_in_hyper_parameters_and_its_own_swaps(source) -> None:
+    plain, tuned = choose(source, ("maiht", "maiht:iters=7,ramp=0.5,swaps=all"), ("50%",), None, None).attempts
+    assert (plain.swaps, tuned.swaps) == (None, "all")
+    assert (plain.method.options()["iters"], tuned.method.options()["iters"]) == (100, 7)
+    assert tuned.method.options()["ramp"] == 0.5
+    assert tuned.method.promises == plain.method.promises
+
+
+@pytest.mark.parametrize("spec", ["maiht:refine=exact", "maiht:mu=0.2", "wanda:allocate=owl"])
+def test_a_spec_that_would_measure_something_else_is_refused(source, spec) -> None:
+    with pytest.raises(Refusal, match="this benchmark measures every stage itself"):
+        choose(source, (spec,), ("50%",), None, None)
