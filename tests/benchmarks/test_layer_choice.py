@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.layer_choice import block_numbers
+from benchmarks.layer_choice import block_numbers, choose
 from benchmarks.layer_summary import told
 from benchmarks.records import Record
+from llm_pipeline import sources
 from solvers.refusal import Refusal
 
 Measured = Callable[..., Iterator[Record]]
@@ -76,15 +77,21 @@ def test_held_out_windows_are_none_of_the_calibration(measured: Measured, tiny_l
     assert row["errors"]["found"]["calibration"] != row["errors"]["found"]["held_out"]
 
 
-def test_a_spec_fills_in_hyper_parameters_and_its_own_swaps(source) -> None:
-    plain, tuned = choose(source, ("maiht", "maiht:iters=7,ramp=0.5,swaps=all"), ("50%",), None, None).attempts
+def test_a_spec_fills_in_hyper_parameters_and_its_own_swaps(tiny_layers: Path) -> None:
+    model = sources.model(f"{tiny_layers}/tiny")
+    plain, tuned = choose(model, ("maiht", "maiht:iters=7,ramp=0.5,swaps=all"), ("50%",), None, None).attempts
     assert (plain.swaps, tuned.swaps) == (None, "all")
     assert (plain.method.options()["iters"], tuned.method.options()["iters"]) == (100, 7)
     assert tuned.method.options()["ramp"] == 0.5
     assert tuned.method.promises == plain.method.promises
 
 
+def test_only_the_spec_with_swaps_is_swapped(measured: Measured) -> None:
+    found = kind(list(measured(methods=("wanda", "wanda:swaps=1"), blocks="0", layers="q_proj")), "layers")
+    assert ["swapped" in record["errors"] for record in found] == [False, True]
+
+
 @pytest.mark.parametrize("spec", ["maiht:refine=exact", "maiht:mu=0.2", "wanda:allocate=owl"])
-def test_a_spec_that_would_measure_something_else_is_refused(source, spec) -> None:
+def test_a_spec_that_would_measure_something_else_is_refused(spec: str, measured: Measured) -> None:
     with pytest.raises(Refusal, match="this benchmark measures every stage itself"):
-        choose(source, (spec,), ("50%",), None, None)
+        list(measured(methods=(spec,)))
