@@ -23,6 +23,7 @@ BENCHMARKS = {
     "demo": "magnitude, wanda and maiht at 50% on the embedded model, into runs/demo",
     "commands": "the commands of the README with what they print",
     "theory": "claims, curves with bounds, recovery maps, planted defects; then: python -m reports build theory",
+    "kernels": "fast twins against their products, the reference and sorting; seconds as ratios, into runs/kernels",
     "llm": "methods x sparsities on a model of yours: perplexity, layer error, seconds, certificates",
 }
 
@@ -49,7 +50,7 @@ def run(
     protocol: Annotated[str, typer.Option(help="How the text is cut and scored: windows or documents.")] = "windows",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw, or of the theory's examples.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for runs and records.jsonl (runs/demo, theory: runs/theory).")
+        Path | None, typer.Option(help="Folder for runs and records.jsonl (runs/demo, runs/theory, runs/kernels).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -57,7 +58,7 @@ def run(
 
     Example: python -m benchmarks run llm --model M --calibration train.txt:128x256 --text test.txt --sparsities 50%,60%
     """
-    out = out or Path("runs") / ("theory" if name == "theory" else "demo")
+    out = out or Path("runs") / (name if name in ("theory", "kernels") else "demo")
     with exit_codes(interrupted="runs and records so far were kept"):
         if name not in BENCHMARKS:
             raise Refusal(f"unknown benchmark '{name}'.{near(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}.")
@@ -96,6 +97,10 @@ def _records(
         from benchmarks.theory import measure
 
         return measure(options["seed"], progress=progress)
+    if name == "kernels":
+        from benchmarks.kernels import kernels
+
+        return kernels(options["seed"], progress=progress)
     from benchmarks.llm import compare
 
     return compare(out, progress=progress, fresh=name == "demo", **options)
@@ -107,6 +112,8 @@ def _print(name: str, records: list[dict[str, Any]], out: Path) -> None:
             screen.print(f"{record['seconds']:6.1f} s, exit {record['exit']}: {record['line']}", highlight=False)
     elif name == "theory":
         screen.print(_counts(records), highlight=False)
+    elif name == "kernels":
+        screen.print(_ratios(records))
     else:
         screen.print(_table(records))
     screen.print(f"records in {out / 'records.jsonl'}", highlight=False, soft_wrap=True)
@@ -118,6 +125,16 @@ def _counts(records: list[dict[str, Any]]) -> str:
     survivors = sum(not any(record["killed_after"].values()) for record in planted)
     told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
     return f"{outcomes.total()} claims: {told}; {len(planted)} planted defects, {survivors} survive"
+
+
+def _ratios(records: list[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="seconds, medians of interleaved rounds", title_justify="left")
+    for column in ("layer", "this", "against", "seconds", "seconds", "ratio", "of minima"):
+        table.add_column(column, justify="left" if column in ("layer", "this", "against") else "right")
+    for r in (record for record in records if record["benchmark"] == "kernel"):
+        numbers = (f"{number:.3f}" for number in (*r["seconds"], r["ratio"], r["ratio_min"]))
+        table.add_row(" x ".join(map(str, r["shape"])), r["what"], r["against"], *numbers)
+    return table
 
 
 def _table(records: list[dict[str, Any]]) -> Table:

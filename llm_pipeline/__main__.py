@@ -127,6 +127,9 @@ def run_prune(
         str, typer.Option(help="block: later sites of a block make good for the earlier ones; or none.")
     ] = "none",
     inputs: Annotated[str, typer.Option(help="Blocks receive what pruned or dense predecessors put out.")] = "pruned",
+    solver: Annotated[
+        str, typer.Option(help="reference: NumPy in float64; fast: the method's twin in float32 on the device.")
+    ] = "reference",
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
@@ -153,6 +156,7 @@ def run_prune(
             refine_mu=refine_mu,
             error_correction=error_correction,
             inputs=inputs,
+            solver=solver,
             device=device,
             dtype=dtype,
             seed=seed,

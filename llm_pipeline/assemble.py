@@ -17,7 +17,7 @@ from llm_pipeline.journal import versions
 from llm_pipeline.plan import CalibrationSource, MethodChoice, ModelSource, Plan
 from llm_pipeline.prune import require_possible
 from llm_pipeline.token_stream import load_tokenizer
-from solvers.door import REFINE_MU
+from solvers.door import REFINE_MU, SOLVERS, twin_of
 from solvers.methods import Method, near
 from solvers.refine import refinement
 from solvers.refusal import Refusal
@@ -48,6 +48,7 @@ def job(
     refine_mu: float = REFINE_MU,
     error_correction: str = "none",
     inputs: str = "pruned",
+    solver: str = "reference",
     device: str = "auto",
     dtype: str = "auto",
     seed: int = 0,
@@ -60,6 +61,9 @@ def job(
     refine, most = refinement(refine, swaps), most_of(swaps)
     _one_of("--error-correction", error_correction, CORRECTIONS)
     _one_of("--inputs", inputs, INPUTS)
+    _one_of("--solver", solver, SOLVERS)
+    if solver == "fast":
+        twin_of(chosen)
     options = dict(settings or {})
     mu, refine_mu = _ridge("mu", options.pop("mu", 0.1)), _ridge("refine-mu", refine_mu)
     options = {**chosen.options(), **chosen.read_options(method, options)}
@@ -79,6 +83,7 @@ def job(
         refine_mu=refine_mu,
         error_correction=error_correction,
         inputs=inputs,
+        solver=solver,
         seed=seed,
         device=place,
         dtype=number,

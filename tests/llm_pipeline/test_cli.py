@@ -34,6 +34,7 @@ OPTIONS = {
             "--refine-mu",
             "--error-correction",
             "--inputs",
+            "--solver",
             "--device",
             "--dtype",
             "--seed",
