@@ -26,6 +26,7 @@ BENCHMARKS = {
     "theory": "claims, curves with bounds, recovery maps, planted defects; then: python -m reports build theory",
     "llm": "methods x sparsities x seeds on a model of yours: perplexity, layer error, seconds, certificates",
     "layers": "methods x sparsities layer by layer: error found, refined, swapped, on calibration and held-out text",
+    "kernels": "fast twins against their products, the reference and sorting; seconds as ratios, into runs/kernels",
 }
 # What only some benchmarks read, with the value that means nothing was typed.
 LAYERS_ONLY: dict[str, Any] = {"blocks": None, "layers": None}
@@ -79,7 +80,7 @@ def run(
         str | None, typer.Option(help="Seeds of several calibration draws, 0,1,2; every run once for each.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for runs and records.jsonl (runs/demo, runs/theory, runs/layers).")
+        Path | None, typer.Option(help="Folder for runs and records.jsonl (runs/demo, otherwise runs/NAME).")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -87,7 +88,7 @@ def run(
 
     Example: python -m benchmarks run llm --model M --calibration train.txt:128x256 --text test.txt --sparsities 50%,60%
     """
-    out = out or Path("runs") / (name if name in ("theory", "layers") else "demo")
+    out = out or Path("runs") / (name if name in ("theory", "layers", "kernels") else "demo")
     with exit_codes(interrupted="runs and records so far were kept"):
         if name not in BENCHMARKS:
             raise Refusal(f"unknown benchmark '{name}'.{near(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}.")
@@ -151,6 +152,10 @@ def _records(
         from benchmarks import layers
 
         return layers.compare(progress=progress, **options)
+    if name == "kernels":
+        from benchmarks.kernels import kernels
+
+        return kernels(options["seeds"][0], progress=progress)
     from benchmarks.llm import compare
 
     return compare(out, progress=progress, fresh=name == "demo", **options)
@@ -167,6 +172,8 @@ def _print(name: str, records: list[dict[str, Any]], out: Path) -> None:
 
         for part in told(records):
             screen.print(part, highlight=False, soft_wrap=True)
+    elif name == "kernels":
+        screen.print(_ratios(records))
     else:
         screen.print(_table(records))
     screen.print(f"records in {out / 'records.jsonl'}", highlight=False, soft_wrap=True)
@@ -178,6 +185,16 @@ def _counts(records: list[dict[str, Any]]) -> str:
     survivors = sum(not any(record["killed_after"].values()) for record in planted)
     told = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
     return f"{outcomes.total()} claims: {told}; {len(planted)} planted defects, {survivors} survive"
+
+
+def _ratios(records: list[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title="seconds, medians of interleaved rounds", title_justify="left")
+    for column in ("layer", "this", "against", "seconds", "seconds", "ratio", "of minima"):
+        table.add_column(column, justify="left" if column in ("layer", "this", "against") else "right")
+    for r in (record for record in records if record["benchmark"] == "kernel"):
+        numbers = (f"{number:.3f}" for number in (*r["seconds"], r["ratio"], r["ratio_min"]))
+        table.add_row(" x ".join(map(str, r["shape"])), r["what"], r["against"], *numbers)
+    return table
 
 
 def _table(records: list[dict[str, Any]]) -> Table:

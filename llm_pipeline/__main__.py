@@ -135,6 +135,9 @@ def run_prune(
         float, typer.Option(help="Under owl the shares of two blocks differ by twice this at most.")
     ] = LAMBDA,
     owl_m: Annotated[float, typer.Option(help="Under owl an outlier exceeds the mean score this many times.")] = M,
+    solver: Annotated[
+        str, typer.Option(help="reference: NumPy in float64; fast: the method's twin in float32 on the device.")
+    ] = "reference",
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
@@ -164,6 +167,7 @@ def run_prune(
             allocate=allocate,
             owl_lambda=owl_lambda,
             owl_m=owl_m,
+            solver=solver,
             device=device,
             dtype=dtype,
             seed=seed,

@@ -16,7 +16,7 @@ from llm_pipeline.checkpoint import Checkpoint, require_finite
 from llm_pipeline.evidence import Inputs
 from llm_pipeline.families import Site
 from llm_pipeline.plan import Plan
-from solvers.door import Run
+from solvers.door import Run, place_of
 from solvers.methods import Method
 from solvers.problem import LayerProblem
 from solvers.solution import Trace
@@ -54,12 +54,13 @@ def dense_weight(checkpoint: Checkpoint, name: str) -> np.ndarray:
 def prune_layer(
     walk: BlockWalk, i: int, site: Site, reader: str, inputs: Inputs, method: Method, budget: Budget, plan: Plan
 ) -> Layer:
-    """Solve one layer in float64 and cast the result to the dtype of the file."""
+    """Solve one layer, in float64 unless the plan's solver is fast, and cast the result to the dtype of the file."""
     name = walk.weight_name(i, reader)
     problem = inputs.problem(dense_weight(walk.checkpoint, name))
     start = time.perf_counter()
     after = {"refine": plan.refine, "swaps": plan.swaps, "mu": plan.mu, "refine_mu": plan.refine_mu}
-    run = solvers.run(method, problem, budget, **after, **plan.method.options)
+    place = place_of(plan.solver, torch.zeros(1, device=plan.device))
+    run = solvers.run(method, problem, budget, place=place, **after, **plan.method.options)
     seconds = time.perf_counter() - start
     saved = torch.from_numpy(run.weight).to(walk.checkpoint.dtype(name))
     return Layer(name, i, site.name, problem, run, saved, seconds)
@@ -125,7 +126,7 @@ def _stages(layer: Layer) -> dict[str, float]:
 def _trace(trace: Trace | None) -> dict[str, Any] | None:
     if trace is None:
         return None
-    return {key: value for key, value in asdict(trace).items() if np.all(np.isfinite(value))}
+    return {key: value for key, value in asdict(trace).items() if key == "dtype" or np.all(np.isfinite(value))}
 
 
 def digest(tensor: torch.Tensor) -> str:

@@ -8,6 +8,8 @@
 from importlib.metadata import entry_points
 
 from solvers import admm, alps, fista_pruner, iht, magnitude, maiht, released, sparsegpt, wanda
+from solvers.gpu import iht as fast_iht
+from solvers.gpu import maiht as fast_maiht
 from solvers.methods import Method, near
 from solvers.problem import Gram, LayerProblem
 from solvers.refusal import Refusal
@@ -28,8 +30,24 @@ METHODS: dict[str, Method] = {
     ),
     "magnitude": Method(magnitude.magnitude, "none", "Han et al. 2015", promises=ONE_SHOT),
     "wanda": Method(wanda.wanda, "norms", "Sun et al. 2024", promises=ONE_SHOT),
-    "iht": Method(iht.iht, "gram", "Blumensath, Davies 2008", penalties=True, normalised=True, promises=DESCENT),
-    "maiht": Method(maiht.maiht, "gram", "Wen, Zuo, Pan 2025", penalties=True, normalised=True, promises=DESCENT),
+    "iht": Method(
+        iht.iht,
+        "gram",
+        "Blumensath, Davies 2008",
+        penalties=True,
+        normalised=True,
+        promises=DESCENT,
+        gpu=fast_iht.iht,
+    ),
+    "maiht": Method(
+        maiht.maiht,
+        "gram",
+        "Wen, Zuo, Pan 2025",
+        penalties=True,
+        normalised=True,
+        promises=DESCENT,
+        gpu=fast_maiht.maiht,
+    ),
     "maiht-released": Method(
         released.maiht_released,
         "gram",

@@ -7,15 +7,16 @@ a weak one better weights on them. Both ridges are centred at the dense weight, 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import solvers
-from solvers.array import like, to_numpy
+from solvers.array import Place, like, to_numpy
 from solvers.linalg import require_positive_semidefinite, symmetric
-from solvers.methods import Method
+from solvers.methods import Method, Solver, near
 from solvers.problem import LayerProblem
 from solvers.refine import refine as refined_on
 from solvers.refine import refinement
@@ -26,6 +27,7 @@ from solvers.swaps import most_of
 from solvers.swaps import swaps as swapped_on
 
 REFINE_MU = 1e-2  # within 0.3 % of the least held-out error over 0 to 0.1, from 4 k and from 33 k calibration tokens
+SOLVERS = ("reference", "fast")
 
 
 class Run(NamedTuple):
@@ -65,9 +67,12 @@ def run(
     swaps: int | str = 0,
     mu: float = 0.1,
     refine_mu: float = REFINE_MU,
+    place: Place | None = None,
     **options: Any,
 ) -> Run:
     """Run `method` on a problem in the layer's own coordinates, then refine and swap from the support that it found.
+
+    With a `place` the method's fast twin searches there; refinement and swaps are the reference's, in float64.
 
     Weights that a one-shot method merely kept come back bit for bit. With swaps, refine is ``exact``. Where the inputs
     drifted, W0 gives way to W~, the weight that makes good for the drift best (ridge mu, centred at W0): every method
@@ -79,7 +84,8 @@ def run(
     if method.prunes and problem.R is not None:
         judge = judge.recentred()
         own = problem.around(judge.original(judge.W0))
-    raw = method.run(judge if method.normalised else own, sparsity, **options)
+    search = method.run if place is None else partial(twin_of(method), place=place)
+    raw = search(judge if method.normalised else own, sparsity, **options)
     found = raw if method.normalised else replace(raw, weight=judge.scaled(raw.weight), trace=None)
     refit = judge if how == "none" else problem.normalised(refine_mu).recentred()
     refined = refined_on(refit, found.weight != 0, found.weight, how)
@@ -100,6 +106,7 @@ def solve(
     swaps: int | str = 0,
     mu: float = 0.1,
     refine_mu: float = REFINE_MU,
+    solver: str = "reference",
     **options: Any,
 ) -> Solution:
     """Prune one layer.
@@ -114,6 +121,8 @@ def solve(
     swaps : exchanges of a kept for a removed input that every row may make after an exact refit, or ``all``
     mu : ridge of the search on the unit-diagonal Gram, centred at the dense weight (0.1 in Wen, Zuo, Pan 2025)
     refine_mu : ridge of refinement and swaps, of the same kind
+    solver : ``reference``, NumPy in float64; or ``fast``, the method's twin in the library and on the device of
+        `weight`, in float64 for a float64 weight and in float32 for any other
     **options : hyper-parameters of the method, see its docstring
 
     Returns
@@ -146,8 +155,24 @@ def solve(
     refinement(refine, swaps)
     _require_possible(budget, problem.shape)
     options = chosen.read_options(method, options)
-    done = run(chosen, problem, budget, refine=refine, swaps=swaps, mu=mu, refine_mu=refine_mu, **options)
+    place = place_of(solver, weight, "float64" if "float64" in str(weight.dtype) else "float32")
+    done = run(chosen, problem, budget, refine=refine, swaps=swaps, mu=mu, refine_mu=refine_mu, place=place, **options)
     return Solution(like(done.weight, weight), done.found.stop, done.found.trace)
+
+
+def place_of(solver: str, array: Any, dtype: str = "float32") -> Place | None:
+    """Where ``fast`` searches: the library and device of `array`, in `dtype`; None for the ``reference``."""
+    if solver not in SOLVERS:
+        raise Refusal(f"the solver is one of {', '.join(SOLVERS)}; got '{solver}'.{near(str(solver), SOLVERS)}")
+    return Place.of(array, dtype) if solver == "fast" else None
+
+
+def twin_of(method: Method) -> Solver:
+    """The method's fast twin, or a Refusal: nothing else is run in its stead."""
+    if method.gpu is None:
+        able = ", ".join(name for name, known in solvers.METHODS.items() if known.gpu)
+        raise Refusal(f"this method has no fast twin; {able} have one. Use the reference solver.")
+    return method.gpu
 
 
 def _require_possible(sparsity: Sparsity, shape: tuple[int, int]) -> None:

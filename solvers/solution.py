@@ -33,6 +33,7 @@ class Trace:
     move : |v_{t+1} - x_t|^2, squared Frobenius norm
     nonzeros : nonzeros of x_{t+1}
     level : the keep count, or the penalty, in force in this row
+    dtype : precision in which the steps were taken and their facts summed
     """
 
     step: float
@@ -43,6 +44,7 @@ class Trace:
     move: list[float] = field(default_factory=list)
     nonzeros: list[int] = field(default_factory=list)
     level: list[float] = field(default_factory=list)
+    dtype: str = "float64"
 
     def __len__(self) -> int:
         return len(self.objective)

@@ -41,6 +41,7 @@ from theory_checks import (
     strong,
     support,
     top_k,
+    twins,
 )
 from theory_checks.certificate import Certificate
 from theory_checks.synthetic import Case, Check, ascent_problem
@@ -192,6 +193,7 @@ CLAIMS: dict[str, Check] = {
     **strong.CHECKS,
     **frank_wolfe.CHECKS,
     **cached.CHECKS,
+    **twins.CHECKS,
     **risk.CHECKS,
     **stationary_risk.CHECKS,
     **shrinkage.CHECKS,

@@ -158,7 +158,7 @@ def _rounding(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> 
     assert solution.trace is not None
     W = solution.weight
     scale = problem.magnitude(W) + problem.magnitude(np.zeros_like(W)) + abs(sparsity.value(W))
-    return allowance(scale + abs(solution.trace.objective[0]), W.shape[1])
+    return allowance(scale + abs(solution.trace.objective[0]), W.shape[1], solution.trace.dtype)
 
 
 def _rounding_of_change(problem: LayerProblem, sparsity: Sparsity, x: Array, v: Array) -> float:

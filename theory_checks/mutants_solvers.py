@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from solvers import admm, alps, sparsegpt
+from solvers import admm, alps, schedule, sparsegpt
+from solvers.gpu import iterate, layer, select
+from solvers.gpu import maiht as fast_maiht
 from solvers.problem import LayerProblem
 from theory_checks import duality
 from theory_checks.mutant import Mutant, Patch
 
 _weight, _split, _alps_step, _eliminate, _ramp = admm.weight, admm.split, alps.step, sparsegpt.eliminate, admm.ramp
 _gap = duality.duality_gap
+_twin_step, _product, _pairwise = fast_maiht.step, layer.Layer.product, select.pairwise
+_twin_schedule, _twin_value = schedule.cubic, layer.Layer.value
 
 
 def _diagonal_of_inverse(W: Any, U: Any, live: Any) -> Any:
@@ -79,6 +83,46 @@ def _half_the_gap(problem: LayerProblem, penalty: Any, V: Any) -> float:
     return _gap(problem, penalty, V) / 2
 
 
+def _stale_step(quadratic: Any, sparsity: Any, s: float, k: fast_maiht.State) -> fast_maiht.State:
+    """After z was rejected the forward step of the z before it is used."""
+    after = _twin_step(quadratic, sparsity, s, k)
+    return after if after.x is after.z else after._replace(uz=k.uz)
+
+
+def _forgotten_rejection(quadratic: Any, sparsity: Any, s: float, k: fast_maiht.State) -> fast_maiht.State:
+    """The forward step of z is kept for x although v was taken."""
+    after = _twin_step(quadratic, sparsity, s, k)
+    return after._replace(ux=after.uz)
+
+
+def _subtracted(quadratic: Any, z: Any, Pz: Any, v: Any, Pv: Any) -> float:
+    return _twin_value(quadratic, z, Pz) - _twin_value(quadratic, v, Pv)
+
+
+def _higher_first(xp: Any, scores: Any, keep: int) -> Any:
+    return _pairwise(xp, scores[..., ::-1], keep)[..., ::-1]
+
+
+def _all_tied(xp: Any, scores: Any, kth: Any, keep: int) -> Any:
+    return scores >= kth
+
+
+def _one_early(goal: Any, shape: tuple[int, int], iters: int, ramp: float) -> Any:
+    stage = _twin_schedule(goal, shape, iters, ramp)
+    return lambda t, x, last: stage(t + 1, x, last)
+
+
+def _in_bfloat16(quadratic: Any, w: Any, out: Any) -> Any:
+    """Products of numbers rounded to 8 bits, as reduced-precision modes take them."""
+    P = _product(quadratic, w, out)
+    P[...] = ((P.astype(np.float32).view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)
+    return P
+
+
+def _third_product(quadratic: Any, w: Any, P: Any) -> float:
+    return _twin_value(quadratic, w, _product(quadratic, w, P))
+
+
 def _mutant(name: str, owner: Any, attribute: str, replacement: Any, by: str) -> Mutant:
     return Mutant(name, (Patch(owner, attribute, replacement),), tuple(by.split()))
 
@@ -100,4 +144,12 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("duality: an infeasible dual point", duality, "scaling", lambda *point: 1.0, "duality-gap gap-bounds-step"),
     _mutant("duality: half the gap", duality, "duality_gap", _half_the_gap, "duality-gap"),
     _mutant("ALPS: rho does not grow", alps, "growth", lambda changed, kept: 1.0, "alps-convergence"),
+    _mutant("twin: stale step of a rejected z", fast_maiht, "step", _stale_step, "twin-step"),
+    _mutant("twin: the step of z for x", fast_maiht, "step", _forgotten_rejection, "twin-step"),
+    _mutant("twin: values subtracted", layer.Layer, "change", _subtracted, "twin-step"),
+    _mutant("twin: products rounded to bfloat16", layer.Layer, "product", _in_bfloat16, "twin-step"),
+    _mutant("twin: values from new products", layer.Layer, "value", _third_product, "twin-products"),
+    _mutant("twin: ties to the higher index", select, "pairwise", _higher_first, "twin-selection"),
+    _mutant("twin: all that tie stay", select, "first_of_tied", _all_tied, "twin-selection"),
+    _mutant("twin: schedule off by one", iterate, "cubic", _one_early, "twin-run"),
 )

@@ -34,9 +34,8 @@ def fixed_point(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -
     x = solution.weight
     size = float(np.sqrt(np.square(x).sum()))
     scale = float((np.abs(x - problem.W0) @ np.abs(problem.H)).max(initial=0.0)) * solution.trace.step
-    return Certificate(
-        name, claim, BECK_ELDAR, worst, 2 * solution.trace.tol * size, allowance(scale + size, x.shape[1])
-    )
+    rounding = allowance(scale + size, x.shape[1], solution.trace.dtype)
+    return Certificate(name, claim, BECK_ELDAR, worst, 2 * solution.trace.tol * size, rounding)
 
 
 def _clauses(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> float | None:

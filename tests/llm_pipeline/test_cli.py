@@ -29,7 +29,7 @@ OPTIONS = {
     "prune": [
         *("model", "--method", "--sparsity", "--calibration", "--out", "--text", "--length", "--protocol", "--set"),
         *("--refine", "--swaps", "--refine-mu", "--error-correction", "--inputs"),
-        *("--allocate", "--owl-lambda", "--owl-m", "--device", "--dtype", "--seed", "--json"),
+        *("--allocate", "--owl-lambda", "--owl-m", "--solver", "--device", "--dtype", "--seed", "--json"),
     ],
     "eval": ["model", "--text", "--length", "--protocol", "--device", "--dtype", "--json"],
     "verify": ["folder", "--json"],

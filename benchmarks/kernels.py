@@ -1,0 +1,171 @@
+"""Fast twins beside what they are made of: seconds a step, interleaved in one run, as ratios of medians and of minima.
+
+A ratio says more than seconds on a machine that does other work: its two sides are timed in turn, round after round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.records import Record, make_record
+from solvers import iht, maiht
+from solvers.array import Place
+from solvers.door import place_of
+from solvers.gpu import iht as fast_iht
+from solvers.gpu import maiht as fast_maiht
+from solvers.gpu import select
+from solvers.gpu.layer import Layer
+from solvers.problem import Gram, LayerProblem
+from solvers.sparsity import KeepNofM, KeepPerLayer, KeepPerRow, Sparsity
+
+SHAPES = ((1024, 4096), (4096, 1024))  # (out, in): attention output and MLP input of a small LLaMA
+ROUNDS = 5
+STEP = 0.5  # any step below 1/L takes the same time
+
+Act = Callable[[], object]
+
+
+def kernels(
+    seed: int = 0,
+    *,
+    shapes: tuple[tuple[int, int], ...] = SHAPES,
+    rounds: int = ROUNDS,
+    device: str = "cpu",
+    progress: Callable[[int, int, str], None] = lambda done, of, what: None,
+) -> Iterator[Record]:
+    """Records of the benchmark ``kernel``: two acts on one layer, and how much longer the first takes.
+
+    Parameters
+    ----------
+    seed : of the layer
+    shapes : (out, in) of the layers
+    rounds : times that every act is timed, in turn
+    device : of the twins; the reference is NumPy's, on the CPU
+    """
+    for n, (out, inputs) in enumerate(shapes):
+        progress(n, len(shapes), f"{out} x {inputs}")
+        problem = layer(out, inputs, seed)
+        place = place_of("fast", torch.zeros(1, device=device))
+        assert place is not None
+        for what, against in (*steps(problem, place), *selections(problem, place)):
+            yield _record(problem, rounds, seed, device, what, against)
+        yield agreement(problem, place, seed, device)
+
+
+def layer(out: int, inputs: int, seed: int) -> LayerProblem:
+    """Standard normal weights, and inputs with a power-law spectrum on the unit-diagonal Gram with ridge 0.1."""
+    rng = np.random.default_rng(seed)
+    spectrum = np.arange(1, inputs + 1, dtype=np.float32) ** -0.4
+    X = rng.standard_normal((inputs + 64, inputs), dtype=np.float32) * spectrum
+    X = X @ rng.standard_normal((inputs, inputs), dtype=np.float32)
+    H = (X.T @ X / len(X)).astype(np.float64)
+    return LayerProblem(rng.standard_normal((out, inputs)), Gram((H + H.T) / 2)).normalised()
+
+
+Named = tuple[str, Act]
+
+
+def steps(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Named]]:
+    """A step of each twin, facts of the trace included, against its products alone and against the reference."""
+    half = KeepPerRow(problem.shape[1] // 2)
+    for name, twin, reference, count in (("maiht", fast_maiht, maiht, 2), ("iht", fast_iht, iht, 1)):
+        fast = Walk(twin, Layer(problem, place, 8), half)
+        begin = maiht.start(problem) if reference is maiht else iht.State(problem.W0, problem.W0)
+        slow = Walk(reference, problem, half, begin)
+        yield (f"{name} twin", fast.go), (f"{count} products with the Gram", partial(_products, fast.layer, count))
+        yield (f"{name} reference, float64", slow.go), (f"{name} twin", fast.go)
+
+
+class Walk:
+    """A method one step at a time, with the sums that the loop takes after each."""
+
+    def __init__(self, method: Any, layer: Any, sparsity: Sparsity, state: Any = None) -> None:
+        self.method, self.layer, self.sparsity = method, layer, sparsity
+        self.state = method.start(layer, STEP) if state is None else state
+
+    def go(self) -> None:
+        x, self.state = self.state.x, self.method.step(self.layer, self.sparsity, STEP, self.state)
+        if isinstance(self.layer, Layer):
+            self.layer.square(self.state.v, x)
+            int(self.layer.xp.count_nonzero(self.state.x))
+        else:
+            float(np.square(self.state.v - x).sum())
+            np.count_nonzero(self.state.x)
+
+
+def _products(quadratic: Layer, count: int) -> None:
+    for scratch in quadratic.scratch[:count]:
+        quadratic.xp.matmul(quadratic.W0, quadratic.H, out=scratch)
+    float(scratch[0, 0])  # waits for the device
+
+
+def selections(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Named]]:
+    """The exact mask of half the entries against what else would find its threshold."""
+    scores = place.xp.abs(place.put(problem.W0))
+    scratch, (out, inputs) = place.xp.empty_like(scores), problem.shape
+    for budget in (KeepPerRow(inputs // 2), KeepPerLayer(out * inputs // 2), KeepNofM(2, 4)):
+        mask = partial(_waited, select.mask, budget, scores, scratch)
+        rows = scores.reshape(-1, budget.most(problem.shape))
+        cut = rows.shape[1] - budget.keep + 1
+        yield (f"mask {budget}", mask), ("torch.sort", partial(_waited, torch.sort, rows))
+        yield (f"mask {budget}", mask), ("torch.kthvalue", partial(_waited, torch.kthvalue, rows, cut))
+        yield (f"mask {budget}", mask), ("torch.topk", partial(_waited, torch.topk, rows, budget.keep))
+
+
+def _waited(function: Callable[..., Any], *arguments: Any) -> None:
+    found = function(*arguments)
+    bool((found if isinstance(found, torch.Tensor) else found[0]).reshape(-1)[0])
+
+
+def agreement(problem: LayerProblem, place: Place, seed: int, device: str, iters: int = 10) -> Record:
+    """A float32 run against the float64 one: entries of the support that differ, and the gap of the objectives.
+
+    Recorded and not judged: thresholds are discontinuous. The certificates of the runs are judged elsewhere.
+    """
+    half = KeepPerRow(problem.shape[1] // 2)
+    one, two = maiht.maiht(problem, half, iters=iters), fast_maiht.maiht(problem, half, place, iters=iters)
+    gap, reference = problem.change(one.weight, two.weight), problem.value(one.weight)
+    return make_record(
+        "kernel-agreement",
+        what="maiht twin, float32",
+        shape=list(problem.shape),
+        seed=seed,
+        device=device,
+        iterations=iters,
+        support_difference=int(np.count_nonzero((one.weight != 0) != (two.weight != 0))),
+        relative_gap=gap / reference,
+        relative_error=problem.relative_error(one.weight),
+    )
+
+
+def _record(problem: LayerProblem, rounds: int, seed: int, device: str, what: Named, against: Named) -> Record:
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _, act in (what, against):
+        act()  # the first time allocates
+    for _ in range(rounds):
+        for (_, act), taken in zip((what, against), seconds, strict=True):
+            start = time.perf_counter()
+            act()
+            taken.append(time.perf_counter() - start)
+    middle, least = [median(taken) for taken in seconds], [min(taken) for taken in seconds]
+    return make_record(
+        "kernel",
+        what=what[0],
+        against=against[0],
+        shape=list(problem.shape),
+        seed=seed,
+        rounds=rounds,
+        device=device,
+        threads=torch.get_num_threads(),
+        seconds=middle,
+        seconds_min=least,
+        ratio=middle[0] / middle[1],
+        ratio_min=least[0] / least[1],
+    )

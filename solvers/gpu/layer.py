@@ -1,0 +1,99 @@
+"""A layer's quadratic where a twin computes it: one product with the Gram each, and everything else from that product.
+
+Letters as in `solvers.problem`; P_w = (w - W0) H; u(w) = w - s grad f(w), the forward step.
+
+    grad f(w)     = P_w + R                                                                       (1)
+    f(w)          = <P_w/2 + R, w - W0> + e0                                                      (2)
+    f(z) - f(v)   = <(P_z + P_v)/2 + R, z - v>                                                    (3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from solvers.array import Place, into
+from solvers.gpu import select
+from solvers.problem import LayerProblem
+from solvers.refusal import Refusal
+from solvers.sparsity import Sparsity
+
+
+class Layer:
+    """f of a `LayerProblem` on a `Place`, with buffers that are lent again once no state holds them.
+
+    Sums are taken row by row in the precision of the place and added up in float64.
+    """
+
+    def __init__(self, problem: LayerProblem, place: Place, buffers: int) -> None:
+        _require_representable(problem, place)
+        self.xp, self.dtype, self.e0 = place.xp, place.dtype, problem.e0
+        self.W0, self.H = place.put(problem.W0), place.put(problem.H)
+        self.R = None if problem.R is None else place.put(problem.R)
+        self.buffers = [self.xp.empty_like(self.W0) for _ in range(buffers)]
+        self.scratch = (self.xp.empty_like(self.W0), self.xp.empty_like(self.W0))
+
+    def lend(self, count: int, held: Iterable[Any]) -> list[Any]:
+        """Buffers that are none of the arrays `held`."""
+        busy = {id(array) for array in held}
+        return [buffer for buffer in self.buffers if id(buffer) not in busy][:count]
+
+    def prox(self, sparsity: Sparsity, Z: Any, s: float) -> Any:
+        """prox_{sg}(Z), written over Z."""
+        return select.prox(sparsity, Z, s, self.scratch)
+
+    def combined(self, terms: Iterable[tuple[float, Any]], out: Any) -> Any:
+        """The sum of coefficients times arrays."""
+        (c, first), *others = terms
+        total = into(self.xp.multiply, first, c, out=out)
+        for c, array in others:
+            total += into(self.xp.multiply, array, c, out=self.scratch[0])
+        return total
+
+    def product(self, w: Any, out: Any) -> Any:
+        """P_w, the only place that multiplies by H."""
+        return into(self.xp.matmul, into(self.xp.subtract, w, self.W0, out=self.scratch[0]), self.H, out=out)
+
+    def value(self, w: Any, P: Any) -> float:
+        """f(w) from its product."""
+        d = into(self.xp.subtract, w, self.W0, out=self.scratch[0])
+        return self.inner(P, d) / 2 + self._drift(d) + self.e0  # (2)
+
+    def change(self, z: Any, Pz: Any, v: Any, Pv: Any) -> float:
+        """f(z) - f(v) from both products, accurate however near z is to v."""
+        d, P = into(self.xp.subtract, z, v, out=self.scratch[0]), into(self.xp.add, Pz, Pv, out=self.scratch[1])
+        return self.inner(P, d) / 2 + self._drift(d)  # (3)
+
+    def forward(self, w: Any, P: Any, s: float) -> Any:
+        """u(w), written over its product."""
+        if self.R is not None:
+            P += self.R  # (1)
+        P *= -s
+        P += w
+        return P
+
+    def square(self, w: Any, v: Any) -> float:
+        """|w - v|^2."""
+        d = into(self.xp.subtract, w, v, out=self.scratch[0])
+        return self.inner(d, d)
+
+    def inner(self, a: Any, b: Any) -> float:
+        """<a, b>."""
+        rows = self.xp.sum(into(self.xp.multiply, a, b, out=self.scratch[1]), axis=-1)
+        return float(self.xp.sum(rows, dtype=self.xp.float64))
+
+    def _drift(self, d: Any) -> float:
+        return 0.0 if self.R is None else self.inner(self.R, d)
+
+
+def _require_representable(problem: LayerProblem, place: Place) -> None:
+    limits, reach = np.finfo(place.dtype), float(np.abs(problem.W0).max())
+    root = float(np.sqrt(problem.H.max(initial=0.0)))
+    least, most = float(np.sqrt(limits.tiny)), float(np.sqrt(limits.max / problem.W0.size)) / 4
+    if place.dtype == "float32" and reach > 0 and not least < reach * min(root, 1.0) <= reach * max(root, 1.0) < most:
+        raise Refusal(
+            f"weights up to {reach:.3g} on a Gram up to {root**2:.3g} leave the range of float32. Use the reference "
+            "solver, or float64."
+        )
