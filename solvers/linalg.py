@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from solvers.problem import LayerProblem
 
 u = float(np.finfo(np.float64).eps) / 2
+RESIDUAL = 1e-6  # of the normal equations on a support, relative, where nothing else is asked for
 
 
 def gamma(m: int) -> float:
@@ -113,7 +114,7 @@ def least_squares_exact(problem: LayerProblem, mask: Mask) -> Array:
     return W
 
 
-def least_squares_pcg(problem: LayerProblem, mask: Mask, W: Array, *, tol: float = 1e-6, iters: int = 500) -> Array:
+def least_squares_pcg(problem: LayerProblem, mask: Mask, W: Array, *, tol: float = RESIDUAL, iters: int = 500) -> Array:
     """argmin of f over weights supported on `mask` by preconditioned conjugate gradients, all rows at once.
 
     Every row runs its own recursion on H_SS with the diagonal of H as preconditioner; a row rests as soon as its

@@ -7,6 +7,7 @@ theirs, `run.refit`. Saved weights are judged on `run.refit` too, which is `run.
 from __future__ import annotations
 
 from solvers.door import Run
+from solvers.linalg import RESIDUAL
 from solvers.methods import Method
 from solvers.problem import LayerProblem
 from solvers.sparsity import Array, Sparsity
@@ -17,8 +18,6 @@ from theory_checks.exchange import one_swap_sampled, swaps_descend
 from theory_checks.optimality import lower_bound
 from theory_checks.stationarity import fixed_point, masked_least_squares, refinement_descends
 from theory_checks.support import exact_count
-
-RESIDUAL = 1e-6  # what `refine=exact` promises, see solvers.linalg.least_squares_pcg
 
 
 def certify(method: Method, run: Run, refine: str) -> list[Certificate]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from solvers.linalg import RESIDUAL
 from solvers.sparsity import Sparsity
 from theory_checks import (
     binary_penalty,
@@ -111,7 +112,7 @@ def _fixed_point(case: Case) -> Iterator[Certificate]:
 def _least_squares(case: Case) -> Iterator[Certificate]:
     for method in ("magnitude", "wanda", "maiht"):
         run = case.run(method, case.budgets[0], refine="exact")
-        yield stationarity.masked_least_squares(run.refit, run.found.weight != 0, run.refined, tol=1e-6)
+        yield stationarity.masked_least_squares(run.refit, run.found.weight != 0, run.refined, tol=RESIDUAL)
 
 
 def _refinement(case: Case) -> Iterator[Certificate]:

@@ -27,7 +27,7 @@ def step_size(problem: LayerProblem, solution: Solution) -> Certificate:
     """
     claim = "the step s is at most 1/lambda_max(H)"
     if solution.trace is None:
-        return Certificate("step-size", claim, BECK_ELDAR, 0.0, 1.0, applies="the method takes no steps")
+        return Certificate("step-size", claim, BECK_ELDAR, 0.0, 1.0, applies="the method takes no proximal steps")
     n = len(problem.H)
     L = float(np.linalg.eigvalsh(problem.H)[-1]) if n <= 512 else problem.lipschitz
     return Certificate("step-size", claim, BECK_ELDAR, solution.trace.step * L, 1.0, allowance(1.0, n))
@@ -92,7 +92,7 @@ def safeguard(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> 
     """
     name, claim = "safeguard", "F(x_{t+1}) <= F(v_{t+1}) for every t"
     if solution.trace is None:
-        return Certificate(name, claim, LI_LIN, 0.0, 0.0, applies="the method takes no steps")
+        return Certificate(name, claim, LI_LIN, 0.0, 0.0, applies="the method takes no proximal steps")
     worst = float((np.array(solution.trace.objective) - np.array(solution.trace.plain)).max())
     return Certificate(name, claim, LI_LIN, worst, 0.0, _rounding(problem, sparsity, solution))
 
@@ -109,7 +109,7 @@ def objective_recomputed(problem: LayerProblem, sparsity: Sparsity, solution: So
     )
     trace = solution.trace
     if trace is None or trace.level[-1] != sparsity.level:
-        why = "the method takes no steps" if trace is None else f"the run ended at level {trace.level[-1]:.6g}"
+        why = "the method takes no proximal steps" if trace is None else f"the run ended at level {trace.level[-1]:.6g}"
         return Certificate(name, claim, where, 0.0, 0.0, applies=why)
     F = problem.value(solution.weight) + sparsity.value(solution.weight)
     return Certificate(name, claim, where, abs(F - trace.objective[-1]), 0.0, _rounding(problem, sparsity, solution))
@@ -146,7 +146,7 @@ def _inside_stage(trace: Trace) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 
 def _no_stage(problem: LayerProblem, trace: Trace | None, strict: bool = False) -> str:
     if trace is None:
-        return "the method takes no steps"
+        return "the method takes no proximal steps"
     product = trace.step * problem.lipschitz
     if product > 1 or (strict and product == 1):
         return f"step * L = {product:.3g} {'>=' if strict else '>'} 1"

@@ -37,7 +37,7 @@ def uncaught_noise(X: Array, missed: Index, residual: Array) -> float:
 def _rest(problem: Planted, penalty: L0, found: Solution) -> tuple[str, float]:
     """Why the point is no fixed point, or how large |grad f| on its support may still be, times n."""
     if found.trace is None:
-        return "the method takes no steps", 0.0
+        return "the method takes no proximal steps", 0.0
     if found.stop is not Stop.CONVERGED:
         return f"{found.stop.value}; the last move was {sqrt(found.trace.move[-1]):.3g}", 0.0
     move = 2 * found.trace.tol * float(np.linalg.norm(found.weight)) / (1 - found.trace.tol)

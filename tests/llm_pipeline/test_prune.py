@@ -59,7 +59,8 @@ def zeros_asked(sparsity: str, W: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 RUNS = [(m, s) for m in ("magnitude", "wanda", "iht", "maiht") for s in ("50%", "50%/layer", "2:4")]
-RUNS += [("maiht-released", "50%/layer"), ("maiht-released", "2:4")]
+RUNS += [("maiht-released", "50%/layer"), ("maiht-released", "2:4"), ("admm-released", "50%/layer")]
+RUNS += [(m, s) for m in ("sparsegpt", "fista", "admm", "alps") for s in ("50%", "50%/layer", "2:4")]
 
 
 @pytest.mark.parametrize(("method", "sparsity"), RUNS)

@@ -10,7 +10,7 @@ from theory_checks.support import exact_count
 from theory_checks.synthetic import Case, language_like
 
 ORDER = ("magnitude", "wanda", "sparsegpt", "admm", "alps")
-UPDATING = ("sparsegpt", "admm", "admm-released", "alps")
+UPDATING = ("sparsegpt", "admm", "admm-released", "alps", "fista")
 RNG = np.random.default_rng(11)
 
 

@@ -90,7 +90,7 @@ def _rested(method, lam, **options):
         (lambda: stationary_pythagoras(*_rested(iht.iht, 0.0, iters=900, tol=1e-9)), ">= the threshold 0"),
         (
             lambda: stationary_bias(NOISY, L0(0.1), magnitude.magnitude(NOISY.problem, KeepPerRow(2))),
-            "the method takes no steps",
+            "the method takes no proximal steps",
         ),
         (lambda: near_minimiser(SINGULAR, np.ones(6)), "zero to rounding"),
         (lambda: thresholding_risk(-0.5, 1.0), "min(theta, tau) = -0.5 < 0"),
