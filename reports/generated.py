@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import records
+from reports.layer_tables import overview
+from reports.layers import settings
 from reports.protocols import by_protocol, perplexity_records
 from reports.record_tables import comparisons, perplexity_grid
 from reports.render import markdown
@@ -55,6 +57,12 @@ def theory_part(root: Path) -> str:
     return markdown(table) if table.rows else "No reference record of the theory has been committed yet."
 
 
+def layers_part(root: Path) -> str:
+    """Layer errors by method and stage from the committed records, a table per model and calibration."""
+    groups = settings(_reference(root))
+    return "\n\n".join(markdown(overview(group)) for group in groups) or "No reference record of layers exists yet."
+
+
 def _shortened(output: str) -> str:
     """The first and the last lines of a long output, and how many are left out between them."""
     lines = output.strip().splitlines()
@@ -70,6 +78,7 @@ def _reference(root: Path) -> list[records.Record]:
 PARTS: dict[str, Callable[[Path], str]] = {
     "tree": tree_part,
     "results": results_part,
+    "layers": layers_part,
     "theory": theory_part,
     "commands": commands_part,
 }

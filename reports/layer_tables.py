@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import median
 
-from benchmarks.layer_stages import TEXTS
+from benchmarks.layer_stages import STAGES, TEXTS
 from benchmarks.layer_summary import below, by_method, excess, mean_error, seconds, stages
 from reports.layers import Pair, pairs, roles
 from reports.load import OUTCOMES, Row
@@ -37,6 +37,46 @@ def errors(rows: Sequence[Row]) -> Table:
         f"{judged} has the smaller error at the same stage, calibration and held-out.",
     )
     return Table("Mean relative error", (*header, share, f"{share}, held-out", "seconds"), table, notes)
+
+
+def overview(rows: Sequence[Row], against: Sequence[str] = ("admm", "alps")) -> Table:
+    """Mean relative error by pattern and method after every stage; how often the last beats a refitted baseline.
+
+    Parameters
+    ----------
+    rows : layer records of one setting
+    against : baselines, refitted; those that were not measured have no column
+    """
+    groups, first = by_method(rows), rows[0]
+    known = [name for name in against if any(method == name for _, method in groups)]
+    header = ("pattern", "method", *STAGES, "held-out, last", *(f"below {name}" for name in known), "seconds")
+    table = []
+    for (sparsity, method), group in groups.items():
+        done = stages(group)
+        means = [Cell(mean_error(group, stage, "calibration"), "real", _source(group)) for stage in STAGES]
+        rivals = [(name, groups.get((sparsity, name), [])) for name in known]
+        table.append(
+            (
+                *(Cell(sparsity), Cell(method), *means),
+                Cell(mean_error(group, done[-1], "held_out"), "real", _source(group)),
+                *(_last_below(group, name, theirs, done[-1]) for name, theirs in rivals),
+                Cell(sum(seconds(group, stage) for stage in done), "seconds", _source(group)),
+            )
+        )
+    notes = (
+        f"Mean of |WX - W0X|^2 / |W0X|^2 over the {len({row['layer'] for row in rows})} layers of the dense "
+        f"{first['model']}, the same Grams for every method. Calibration {first['calibration']}; held out "
+        f"{first['held_out']}. Found with ridge {first['mu']:g}; refined and swapped with {first['refine_mu']:g}. "
+        "'below': the share of layers whose last stage is below that of the refitted baseline, on calibration. Seconds "
+        "of all layers together.",
+    )
+    return Table("Relative layer error", header, table, notes)
+
+
+def _last_below(group: Sequence[Row], name: str, theirs: Sequence[Row], stage: str) -> Cell:
+    found = pairs([*group, *theirs], group[0]["method"], name, stage) if group[0]["method"] != name else []
+    less = sum(pair.ratio["calibration"] is not None and pair.ratio["calibration"] < 1 for pair in found)
+    return Cell(less / len(found) if found else None, "share", _source(group))
 
 
 def verdicts(rows: Sequence[Row]) -> Table:

@@ -45,7 +45,7 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def layer(method: str, block: int, name: str, sparsity: str = "50%", *, held: float = 1.5, **changes: object) -> Row:
     """A record by a formula: the refit halves the error, held-out text adds a half, maiht beats admm beats wanda."""
-    size = changes.pop("size", SCALE[method] * (1 + block))
+    size = changes.pop("size", SCALE.get(method, 1.0) * (1 + block))
     errors = {
         stage: {"calibration": size * factor, "held_out": size * factor * held}
         for stage, factor in (("found", 2.0), ("refined", 1.0))
@@ -204,3 +204,26 @@ def test_one_method_alone_has_no_baseline_and_no_ratios(undrawn: None) -> None:
     text = page([], [layer("wanda", 0, "q_proj")])
     assert "is not below" not in text
     assert text.count("<figure>") == 1
+
+
+def test_the_overview_holds_means_and_counts_how_often_the_last_stage_beats_the_refitted_baseline() -> None:
+    found = [layer(m, b, "q_proj") for m in SCALE for b in (0, 1)]
+    swapped = layer("maiht:swaps=all", 0, "q_proj", size=3.0), layer("maiht:swaps=all", 1, "q_proj", size=3.0)
+    for row in swapped:  # 2 and 4 are the refitted errors of admm on the two blocks
+        row["errors"]["swapped"] = {"calibration": 2.5, "held_out": 5.0}
+    table = layer_tables.overview([*found, *swapped])
+    assert table.header == (
+        "pattern",
+        "method",
+        "found",
+        "refined",
+        "swapped",
+        "held-out, last",
+        "below admm",
+        "seconds",
+    )
+    rows = {row[1].value: [cell.value for cell in row] for row in table.rows}
+    assert rows["maiht"] == ["50%", "maiht", 3.0, 1.5, None, 2.25, 1.0, 5.0]
+    assert rows["admm"][-2] is None
+    assert rows["wanda"][-2] == 0.0
+    assert rows["maiht:swaps=all"] == ["50%", "maiht:swaps=all", 6.0, 3.0, 2.5, 5.0, 0.5, 5.0]
