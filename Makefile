@@ -25,8 +25,10 @@ demo: .venv/ready
 	$(BIN)/python -m benchmarks run demo --out runs/demo
 	$(BIN)/python -m reports build runs/demo/magnitude-50 runs/demo/wanda-50 runs/demo/maiht-50 --out runs/demo/report.html
 
+# One process a core, of one thread each; a file stays in one process, so that its fixtures are made once.
 test: venv lint
-	HYPOTHESIS_PROFILE=ci $(BIN)/python -m pytest -q -m 'not slow' --durations=10 --cov --cov-report=term --cov-fail-under=95
+	HYPOTHESIS_PROFILE=ci OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not slow' \
+		-n auto --dist loadfile --durations=10 --cov --cov-report=term --cov-fail-under=95
 	$(BIN)/python -m reports check
 
 test-slow: venv

@@ -30,8 +30,6 @@ from solvers.swaps import swaps as swapped_on
 from theory_checks import Certificate, certify
 
 SEARCH_MU = 0.1  # Wen, Zuo, Pan 2025; the default of solvers.run
-STAGES = ("found", "refined", "swapped")
-TEXTS = ("calibration", "held_out")
 
 
 @dataclass(frozen=True)

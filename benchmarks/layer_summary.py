@@ -10,8 +10,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from benchmarks.layer_stages import STAGES, TEXTS
 from benchmarks.records import Record
+
+STAGES = ("found", "refined", "swapped")
+TEXTS = ("calibration", "held_out")
 
 
 def error(row: Record, stage: str, text: str) -> float | None:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from benchmarks.layer_stages import TEXTS
-from benchmarks.layer_summary import stages
+from benchmarks.layer_summary import TEXTS, stages
 from reports.canvas import legend, logarithmic, svg
 from reports.layer_tables import WRITTEN
 from reports.layers import STAGE, by_depth, methods, roles, sites, sorted_ratios

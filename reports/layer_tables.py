@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from statistics import median
 
-from benchmarks.layer_stages import STAGES, TEXTS
-from benchmarks.layer_summary import below, by_method, excess, mean_error, seconds, stages
+from benchmarks.layer_summary import STAGES, TEXTS, below, by_method, excess, mean_error, seconds, stages
 from reports.layers import Pair, pairs, roles
 from reports.load import OUTCOMES, Row
 from reports.tables import Cell, Table

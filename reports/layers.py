@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from benchmarks.layer_stages import TEXTS
-from benchmarks.layer_summary import error, place
+from benchmarks.layer_summary import TEXTS, error, place
 from reports.load import Row
 from reports.theory import newest
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import solvers
-from benchmarks.layer_stages import STAGES, staged
+from benchmarks.layer_stages import staged
+from benchmarks.layer_summary import STAGES
 from solvers.problem import LayerProblem
 from solvers.sparsity import KeepPerRow
 

@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM
 import solvers
 from benchmarks import layers, records
 from benchmarks.__main__ import _measure
-from benchmarks.layer_stages import STAGES, TEXTS, staged
+from benchmarks.layer_stages import staged
+from benchmarks.layer_summary import STAGES, TEXTS
 from llm_pipeline.checkpoint import Checkpoint
 from solvers.problem import LayerProblem
 from solvers.refusal import Refusal
