@@ -27,7 +27,7 @@ screen = Console(emoji=False)
 @app.command()
 def main(
     claims: Annotated[list[str] | None, typer.Argument(help="Claims to evaluate (default: all), or 'mutants'.")] = None,
-    examples: Annotated[int | None, typer.Option(min=1, help="Synthetic layers per claim (100; mutants: 12).")] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="Synthetic layers per claim (100; mutants: 8).")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the synthetic layers.")] = 0,
     named: Annotated[bool, typer.Option(help="With mutants: only the checks that each defect names, fast.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="With mutants: processes (one per core).")] = None,
@@ -43,7 +43,7 @@ def main(
     """
     try:
         if claims == ["mutants"]:
-            good = _mutants(examples or 12, seed, as_json, named, workers)
+            good = _mutants(examples or 8, seed, as_json, named, workers)
         else:
             good = _claims(_known(claims or [*CLAIMS, *EXPERIMENTS]), examples or 100, seed, as_json)
     except Refusal as refusal:

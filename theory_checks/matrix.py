@@ -55,7 +55,7 @@ def matrix(
     mutants: Sequence[str],
     checks: Sequence[str] = CHECKS,
     *,
-    most: int = 12,
+    most: int = 8,
     seed: int = 0,
     workers: int | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
