@@ -79,7 +79,7 @@ def neighbours(scores: Any, k: int, scratch: Any) -> tuple[Any, Any]:
     `scratch` has the shape of `scores` and is overwritten where that is the faster way. NumPy's partition serves
     torch on the CPU too, where it is several times faster than ``kthvalue`` (records of the benchmark ``kernel``).
     """
-    host = _on_host(scratch)
+    host = on_host(scratch)
     if host is None:
         xp = array_api_compat.array_namespace(scores)
         ordered = xp.sort(scores, axis=-1)
@@ -110,7 +110,7 @@ def _takes_out(array: Any) -> bool:
     return any(is_of(array) for is_of in known)
 
 
-def _on_host(array: Any) -> Any:
+def on_host(array: Any) -> Any:
     """A NumPy view of an array in the host's memory, or None."""
     if isinstance(array, np.ndarray):
         return array

@@ -1,0 +1,106 @@
+"""SparseGPT in three widths of blocks, every update beyond a narrow one a product, in float32 where asked.
+
+Letters as in `solvers.sparsegpt`; B a block of columns that is decided together or holds whole n:m groups, N its narrow
+blocks. W and E are held with the inputs along the rows, so that a column of the paper is contiguous.
+
+    E_j  = W_j / U_jj where it goes,   W_j' -= U_jj' E_j   for j' > j in N                        (1)
+    W_B' -= U_N,B'' E_N                for the rest B' of B                                       (2)
+    W_+  -= U_B,+' E_B                 for the inputs + beyond B                                  (3)
+
+The sums are the reference's in another order. U is found in float64, once per site, and rounded once.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import array_api_compat
+import numpy as np
+
+from solvers.array import Place, full_precision, keep_only, to_numpy
+from solvers.gpu import factor, select
+from solvers.gpu.layer import require_representable
+from solvers.problem import LayerProblem
+from solvers.refusal import Refusal
+from solvers.solution import Solution
+from solvers.sparsegpt import blocks, damped
+from solvers.sparsity import Budget, KeepNofM
+
+NARROW = 16  # columns that are eliminated one by one before a product carries them further
+
+
+class Pass(NamedTuple):
+    """W and E, (in, out) both, U, and which inputs are alive, (in,) ones and zeros."""
+
+    W: Any
+    E: Any
+    U: Any
+    live: Any
+
+
+def start(problem: LayerProblem, damping: float, place: Place) -> Pass:
+    """U in the precision of the place, and W where the pass begins: the optimum on the damped Gram under a drift."""
+    xp, dtype = place.xp, getattr(place.xp, place.dtype)
+    U = factor.upper(problem.gram, damped(problem.H, damping), damping, place)
+    exact = place._replace(dtype="float64")
+    W = exact.put(np.ascontiguousarray(problem.W0.T))
+    if problem.R is not None:
+        W -= xp.matmul(U.T, xp.matmul(U, exact.put(problem.R.T)))
+    W = xp.astype(W, dtype)
+    return Pass(W, xp.zeros_like(W), xp.astype(U, dtype), place.put((problem.norms > 0).astype(np.float64)))
+
+
+def decided(k: Pass, group: slice, budget: Budget) -> Any:
+    """The entries of a group of inputs that stay, (group, out), by the scores |W_j| / U_jj; a dead input has none."""
+    xp = array_api_compat.array_namespace(k.W)
+    roots = k.live[group] / xp.linalg.diagonal(k.U[group, group])
+    return select.mask(budget, (xp.abs(k.W[group, :]) * roots[:, None]).T).T
+
+
+def prune(k: Pass, sparsity: Budget, blocksize: int) -> Pass:
+    """The pass over all columns; W and E are written over where the library can."""
+    W, E, U, _ = k
+    narrow = max(1, NARROW // sparsity.of) * sparsity.of if isinstance(sparsity, KeepNofM) else NARROW
+    for block, period, budget in blocks(sparsity, W.shape[0], blocksize):
+        kept, begin = decided(k, slice(block.start, min(block.start + period, block.stop)), budget), block.start
+        for first in range(block.start, block.stop, narrow):
+            last = min(first + narrow, block.stop)
+            for j in range(first, last):
+                if j > block.start and (j - block.start) % period == 0:
+                    begin, kept = j, decided(k, slice(j, min(j + period, block.stop)), budget)
+                eliminate(k, j, last, kept[j - begin, :])
+            W[last : block.stop, :] -= U[first:last, last : block.stop].T @ E[first:last, :]  # (2)
+        W[block.stop :, :] -= U[block, block.stop :].T @ E[block, :]  # (3)
+    return k
+
+
+def eliminate(k: Pass, j: int, last: int, kept: Any) -> None:
+    """Remove what is not kept of input j; the inputs up to `last` make it good (1)."""
+    W, E, U, _ = k
+    E[j, :] = keep_only(W[j, :] / U[j, j], ~kept)
+    W[j + 1 : last, :] -= U[j, j + 1 : last, None] * E[j, None, :]
+    W[j, :] = keep_only(W[j, :], kept)
+
+
+def sparsegpt(
+    problem: LayerProblem,
+    sparsity: Budget,
+    place: Place,
+    *,
+    damping: float = 0.01,
+    blocksize: int = 128,
+) -> Solution:
+    """The fast twin of `solvers.sparsegpt.sparsegpt`: the same removals and compensations to rounding.
+
+    Parameters
+    ----------
+    place : library, precision and device of the computation
+    damping, blocksize : as in the reference
+    """
+    if blocksize < 1:
+        raise Refusal(f"blocksize is at least 1; got {blocksize}. The release decides 128 columns at a time.")
+    sparsity.windows(problem.W0)  # refuses a width that it does not divide
+    require_representable(problem, place)
+    with full_precision(place.xp):
+        W = prune(start(problem, damping, place), sparsity, blocksize).W
+    return Solution(to_numpy(W, "weight").T.copy())
