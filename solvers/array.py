@@ -79,7 +79,7 @@ def neighbours(scores: Any, k: int, scratch: Any) -> tuple[Any, Any]:
     `scratch` has the shape of `scores` and is overwritten where that is the faster way. NumPy's partition serves
     torch on the CPU too, where it is several times faster than ``kthvalue`` (records of the benchmark ``kernel``).
     """
-    host = on_host(scratch)
+    host = _on_host(scratch)
     if host is None:
         xp = array_api_compat.array_namespace(scores)
         ordered = xp.sort(scores, axis=-1)
@@ -110,10 +110,15 @@ def _takes_out(array: Any) -> bool:
     return any(is_of(array) for is_of in known)
 
 
-def on_host(array: Any) -> Any:
+def _on_host(array: Any) -> Any:
     """A NumPy view of an array in the host's memory, or None."""
     if isinstance(array, np.ndarray):
         return array
     if array_api_compat.is_torch_array(array) and array.device.type == "cpu":
         return array.numpy()
     return None
+
+
+def hosted(array: Any) -> bool:
+    """Whether an array lies in the host's memory, as NumPy's and torch's on the CPU, where LAPACK can be called."""
+    return _on_host(array) is not None

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from solvers.array import Place, on_host
+from solvers.array import Place, hosted
 from solvers.linalg import cholesky
 from solvers.problem import Gram
 from solvers.refusal import Refusal
@@ -41,7 +41,7 @@ def eigen(gram: Gram, place: Place) -> tuple[Any, Any]:
 
 
 def _inverse(A: Array, place: Place) -> Any:
-    if _hosted(place):
+    if hosted(place.put(np.zeros(1))):
         M, _ = scipy.linalg.lapack.dpotri(cholesky(A, "the Gram plus rho")[0], lower=1, overwrite_c=1)
         low = np.tril(M)
         return _there(low + np.tril(low, -1).T, place)
@@ -51,7 +51,7 @@ def _inverse(A: Array, place: Place) -> Any:
 
 
 def _upper(A: Array, place: Place) -> Any:
-    if _hosted(place):
+    if hosted(place.put(np.zeros(1))):
         L = np.tril(cholesky(A[::-1, ::-1], "the damped Gram")[0])
         T, _ = scipy.linalg.lapack.dtrtri(L, lower=1, overwrite_c=1)
         return _there(np.ascontiguousarray(T[::-1, ::-1]), place)
@@ -60,7 +60,7 @@ def _upper(A: Array, place: Place) -> Any:
 
 
 def _eigen(gram: Gram, place: Place) -> tuple[Any, Any]:
-    if _hosted(place):
+    if hosted(place.put(np.zeros(1))):
         values, vectors = gram.eigen
         return _there(values, place), _there(vectors, place)
     found = place.xp.linalg.eigh(_there(gram.H, place))
@@ -87,10 +87,10 @@ def _shared(gram: Gram, name: object, place: Place, make: Callable[[], Any]) -> 
     return gram.factors[key]
 
 
+def exact(place: Place) -> Place:
+    """The same place in float64."""
+    return Place.of(place.put(np.zeros(1)), "float64")
+
+
 def _there(values: Array, place: Place) -> Any:
-    return place._replace(dtype="float64").put(values)
-
-
-def _hosted(place: Place) -> bool:
-    """Whether arrays of this place lie in the host's memory, where LAPACK can be called on them."""
-    return on_host(place.put(np.zeros(1))) is not None
+    return exact(place).put(values)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from solvers.array import Place, full_precision, into, keep_only, to_numpy
+from solvers.gpu import factor
 from solvers.linalg import RESIDUAL
 from solvers.problem import LayerProblem
 from solvers.refine import steps_of
@@ -39,7 +40,7 @@ class Support(NamedTuple):
     @classmethod
     def of(cls, problem: LayerProblem, mask: Mask, place: Place) -> Support:
         """The arrays on the place."""
-        exact = place._replace(dtype="float64")
+        exact = factor.exact(place)
         H64 = exact.put(problem.H)
         diagonal = np.diag(problem.H)
         return cls(
@@ -92,7 +93,7 @@ def refine(problem: LayerProblem, mask: Mask, W: Array, how: str, place: Place) 
 def gradient_steps(problem: LayerProblem, mask: Mask, W: Array, steps: int, place: Place) -> Array:
     """(3), as the sum of its corrections."""
     on, s = Support.of(problem, mask, place), 0.95 / problem.lipschitz
-    there = place._replace(dtype="float64").put(W)
+    there = factor.exact(place).put(W)
     with full_precision(place.xp):
         G = on.rounded(on.gradient(there))
         d, product = -s * G, place.xp.empty_like(G)
@@ -114,7 +115,7 @@ def conjugate_gradients(
     W, tol : as in the reference
     iters : conjugate gradient steps in all
     """
-    on, there = Support.of(problem, mask, place), place._replace(dtype="float64").put(W)
+    on, there = Support.of(problem, mask, place), factor.exact(place).put(W)
     least = float(np.sqrt(np.finfo(place.dtype).eps))
     with full_precision(place.xp):
         goal = tol * on.norms(on.gradient(0 * there))

@@ -42,7 +42,7 @@ def start(problem: LayerProblem, damping: float, place: Place) -> Pass:
     """U in the precision of the place, and W where the pass begins: the optimum on the damped Gram under a drift."""
     xp, dtype = place.xp, getattr(place.xp, place.dtype)
     U = factor.upper(problem.gram, damped(problem.H, damping), damping, place)
-    exact = place._replace(dtype="float64")
+    exact = factor.exact(place)
     W = exact.put(np.ascontiguousarray(problem.W0.T))
     if problem.R is not None:
         W -= xp.matmul(U.T, xp.matmul(U, exact.put(problem.R.T)))
