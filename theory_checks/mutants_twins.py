@@ -50,10 +50,8 @@ def _backwards(sparsity: Any, n: int, blocksize: int) -> Any:
     return reversed(list(_blocks(sparsity, n, blocksize)))
 
 
-def _not_carried_on(k: Any, j: int, last: int, kept: Any) -> None:
-    rest = k.W[j + 1 : last, :].copy()
-    _eliminate(k, j, last, kept)
-    k.W[j + 1 : last, :] = rest
+def _not_carried_on(k: Any, j: int, last: int, goes: Any) -> None:
+    _eliminate(k, j, j + 1, goes)
 
 
 def _banded(problem: Any, damping: float, place: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
-from solvers.array import Place, full_precision, keep_only, to_numpy
+from solvers.array import Place, full_precision, hosted, keep_only, to_numpy
 from solvers.gpu import factor, select
 from solvers.gpu.layer import require_representable
 from solvers.problem import LayerProblem
@@ -50,11 +50,12 @@ def start(problem: LayerProblem, damping: float, place: Place) -> Pass:
     return Pass(W, xp.zeros_like(W), xp.astype(U, dtype), place.put((problem.norms > 0).astype(np.float64)))
 
 
-def decided(k: Pass, group: slice, budget: Budget) -> Any:
-    """The entries of a group of inputs that stay, (group, out), by the scores |W_j| / U_jj; a dead input has none."""
+def decided(k: Pass, group: slice, budget: Budget) -> tuple[Any, Any]:
+    """The entries of a group of inputs that stay, (group, out), by |W_j| / U_jj; and 1 / U_jj for those that go."""
     xp = array_api_compat.array_namespace(k.W)
-    roots = k.live[group] / xp.linalg.diagonal(k.U[group, group])
-    return select.mask(budget, (xp.abs(k.W[group, :]) * roots[:, None]).T).T
+    roots = 1 / xp.linalg.diagonal(k.U[group, group])[:, None]
+    stays = select.mask(budget, (xp.abs(k.W[group, :]) * (k.live[group, None] * roots)).T).T
+    return stays, xp.where(stays, xp.zeros_like(roots), roots)
 
 
 def prune(k: Pass, sparsity: Budget, blocksize: int) -> Pass:
@@ -62,24 +63,29 @@ def prune(k: Pass, sparsity: Budget, blocksize: int) -> Pass:
     W, E, U, _ = k
     narrow = max(1, NARROW // sparsity.of) * sparsity.of if isinstance(sparsity, KeepNofM) else NARROW
     for block, period, budget in blocks(sparsity, W.shape[0], blocksize):
-        kept, begin = decided(k, slice(block.start, min(block.start + period, block.stop)), budget), block.start
+        group = slice(block.start, block.start)
+        stays: Any = None
+        goes: Any = None
         for first in range(block.start, block.stop, narrow):
             last = min(first + narrow, block.stop)
             for j in range(first, last):
-                if j > block.start and (j - block.start) % period == 0:
-                    begin, kept = j, decided(k, slice(j, min(j + period, block.stop)), budget)
-                eliminate(k, j, last, kept[j - begin, :])
+                if j == group.stop:
+                    group = slice(j, min(j + period, block.stop))
+                    stays, goes = decided(k, group, budget)
+                eliminate(k, j, last, goes[j - group.start, :])
+                if j + 1 == group.stop:
+                    W[group, :] = keep_only(W[group, :], stays)
             W[last : block.stop, :] -= U[first:last, last : block.stop].T @ E[first:last, :]  # (2)
         W[block.stop :, :] -= U[block, block.stop :].T @ E[block, :]  # (3)
     return k
 
 
-def eliminate(k: Pass, j: int, last: int, kept: Any) -> None:
-    """Remove what is not kept of input j; the inputs up to `last` make it good (1)."""
+def eliminate(k: Pass, j: int, last: int, goes: Any) -> None:
+    """The errors of input j, and what they change in the inputs up to `last` (1)."""
     W, E, U, _ = k
-    E[j, :] = keep_only(W[j, :] / U[j, j], ~kept)
-    W[j + 1 : last, :] -= U[j, j + 1 : last, None] * E[j, None, :]
-    W[j, :] = keep_only(W[j, :], kept)
+    E[j, :] = W[j, :] * goes
+    if j + 1 < last:
+        W[j + 1 : last, :] -= U[j, j + 1 : last, None] * E[j, None, :]
 
 
 def sparsegpt(
@@ -101,6 +107,8 @@ def sparsegpt(
         raise Refusal(f"blocksize is at least 1; got {blocksize}. The release decides 128 columns at a time.")
     sparsity.windows(problem.W0)  # refuses a width that it does not divide
     require_representable(problem, place)
+    if hosted(place.put(np.zeros(1))):
+        place = Place.of(np.zeros(1), place.dtype)  # a call of NumPy costs a fifth of one of torch, and most are short
     with full_precision(place.xp):
         W = prune(start(problem, damping, place), sparsity, blocksize).W
     return Solution(to_numpy(W, "weight").T.copy())
