@@ -141,23 +141,29 @@ def correction(on: Support, residual: Any, asked: Any, iters: int) -> tuple[Any,
     residual : right side, its rows of norm one; overwritten where the library can
     asked : (out, 1) norm of the residual at which a row rests
     """
-    xp, d, image = on.xp, on.xp.zeros_like(residual), on.xp.empty_like(residual)
-    scaled = residual / on.diagonal
-    direction, product = scaled, xp.sum(residual * scaled, axis=1, keepdims=True)
+    xp, d, towards = on.xp, on.xp.zeros_like(residual), 1 / on.diagonal
+    image, scratch = xp.empty_like(residual), xp.empty_like(residual)
+    scaled = residual * towards
+    direction, product = xp.asarray(scaled, copy=True), _rows(xp, residual, scaled, scratch)
     for taken in range(iters):
-        active = on.norms(residual) > asked
+        active = xp.sqrt(_rows(xp, residual, residual, scratch)) > asked
         if not bool(xp.any(active)):
             return d, taken
         image = on.image(direction, image)
-        length = xp.where(active, _ratio(xp, product, xp.sum(direction * image, axis=1, keepdims=True)), 0 * product)
-        d += length * direction
+        length = xp.where(active, _ratio(xp, product, _rows(xp, direction, image, scratch)), xp.zeros_like(product))
+        d += into(xp.multiply, direction, length, out=scratch)
         image *= length
         residual -= image
-        scaled = residual / on.diagonal
-        product, before = xp.sum(residual * scaled, axis=1, keepdims=True), product
-        direction = direction * _ratio(xp, product, before)
+        scaled = into(xp.multiply, residual, towards, out=scaled)
+        product, before = _rows(xp, residual, scaled, scratch), product
+        direction *= _ratio(xp, product, before)
         direction += scaled
     return d, iters
+
+
+def _rows(xp: Any, a: Any, b: Any, scratch: Any) -> Any:
+    """<a, b> of every row, (out, 1)."""
+    return xp.sum(into(xp.multiply, a, b, out=scratch), axis=1, keepdims=True)
 
 
 def _ratio(xp: Any, a: Any, b: Any) -> Any:

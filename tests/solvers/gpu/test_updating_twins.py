@@ -188,3 +188,12 @@ def test_nothing_to_refine_is_handed_back(backend):
     best = refine(WIDE.judge, W != 0, W, "exact")
     again = fast_refine.refine(WIDE.judge, W != 0, best, "exact", _place(backend, "float32"))
     assert np.array_equal(again, best)
+
+
+def test_the_door_refines_where_it_searched(monkeypatch):
+    """In float64 twice: the reference is not asked where the solver is fast."""
+    options = {"method": "wanda", "sparsity": "50%", "refine": "exact"}
+    monkeypatch.setattr(solvers.door, "refined_on", lambda *given: pytest.fail("the reference refined"))
+    solvers.solve(WIDE.W0, WIDE.problem.H, **{**options, "method": "admm"}, solver="fast")
+    with pytest.raises(pytest.fail.Exception):
+        solvers.solve(WIDE.W0, WIDE.problem.H, **options)
