@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import solvers
 from benchmarks.records import Record, make_record
 from solvers import iht, maiht
 from solvers.array import Place
@@ -54,7 +55,7 @@ def kernels(
         problem = layer(out, inputs, seed)
         place = place_of("fast", torch.zeros(1, device=device))
         assert place is not None
-        for what, against in (*steps(problem, place), *selections(problem, place)):
+        for what, against in (*steps(problem, place), *runs(problem, place), *selections(problem, place)):
             yield _record(problem, rounds, seed, device, what, against)
         yield agreement(problem, place, seed, device)
 
@@ -100,8 +101,29 @@ class Walk:
             np.count_nonzero(self.state.x)
 
 
+def runs(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Named]]:
+    """Runs of the twins that update weights against as many products alone, and the reference against them.
+
+    The factors of the Gram are found before, as for all layers of a site but the first; the reference of ADMM and that
+    of SparseGPT factor in every run. A pass of SparseGPT multiplies as often as half a product does.
+    """
+    half, quadratic = KeepPerRow(problem.shape[1] // 2), Layer(problem, place, 0)
+    for name, count, options in (
+        ("admm", 6, {"iters": 5, "refresh": 4}),
+        ("alps", 12, {"iters": 6, "polish": 0}),
+        ("sparsegpt", 1, {}),
+    ):
+        method = solvers.find(name)
+        assert method.gpu is not None
+        fast = (f"{name} twin, a run", partial(method.gpu, problem, half, place, **options))
+        slow = (f"{name} reference, float64, a run", partial(method.run, problem, half, **options))
+        yield fast, (f"{count} products with the Gram", partial(_products, quadratic, count))
+        yield slow, fast
+
+
 def _products(quadratic: Layer, count: int) -> None:
-    for scratch in quadratic.scratch[:count]:
+    for n in range(count):
+        scratch = quadratic.scratch[n % 2]
         quadratic.xp.matmul(quadratic.W0, quadratic.H, out=scratch)
     float(scratch[0, 0])  # waits for the device
 

@@ -8,8 +8,12 @@
 from importlib.metadata import entry_points
 
 from solvers import admm, alps, fista_pruner, iht, magnitude, maiht, released, sparsegpt, wanda
+from solvers.gpu import admm as fast_admm
+from solvers.gpu import alps as fast_alps
+from solvers.gpu import fista as fast_fista
 from solvers.gpu import iht as fast_iht
 from solvers.gpu import maiht as fast_maiht
+from solvers.gpu import sparsegpt as fast_sparsegpt
 from solvers.methods import Method, near
 from solvers.problem import Gram, LayerProblem
 from solvers.refusal import Refusal
@@ -56,8 +60,14 @@ METHODS: dict[str, Method] = {
         normalised=True,
         promises=frozenset({"scale", "identity"}),
     ),
-    "sparsegpt": Method(sparsegpt.sparsegpt, "gram", "Frantar, Alistarh 2023", promises=frozenset({"exact", "scale"})),
-    "admm": Method(admm.admm, "gram", "Boza 2024", normalised=True, promises=SPLITTING),
+    "sparsegpt": Method(
+        sparsegpt.sparsegpt,
+        "gram",
+        "Frantar, Alistarh 2023",
+        promises=frozenset({"exact", "scale"}),
+        gpu=fast_sparsegpt.sparsegpt,
+    ),
+    "admm": Method(admm.admm, "gram", "Boza 2024", normalised=True, promises=SPLITTING, gpu=fast_admm.admm),
     "admm-released": Method(
         released.admm_released, "gram", "the author's code, 2024", normalised=True, promises=SPLITTING
     ),
@@ -66,8 +76,9 @@ METHODS: dict[str, Method] = {
         "gram",
         "Zhao et al. 2024, FISTAPruner",
         promises=frozenset({"exact", "scale", "identity"}),
+        gpu=fast_fista.fista,
     ),
-    "alps": Method(alps.alps, "gram", "Meng et al. 2024", normalised=True, promises=SPLITTING),
+    "alps": Method(alps.alps, "gram", "Meng et al. 2024", normalised=True, promises=SPLITTING, gpu=fast_alps.alps),
 }
 
 

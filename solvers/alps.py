@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 
 from solvers.linalg import least_squares_pcg
 from solvers.problem import LayerProblem
@@ -75,7 +74,7 @@ def growth(changed: int, kept: int) -> float:
 
 def rounds(problem: LayerProblem, sparsity: Budget, rho: float, iters: int) -> Iterator[Round]:
     """Rounds (1)-(4) until the support rests between two checks, `iters` at most."""
-    eigen = Eigen(*scipy.linalg.eigh(problem.H, check_finite=False))
+    eigen = Eigen(*problem.gram.eigen)
     k = start(problem, sparsity)
     checked = k.D != 0
     for t in range(1, iters + 1):

@@ -117,3 +117,8 @@ def _on_host(array: Any) -> Any:
     if array_api_compat.is_torch_array(array) and array.device.type == "cpu":
         return array.numpy()
     return None
+
+
+def hosted(array: Any) -> bool:
+    """Whether an array lies in the host's memory, as NumPy's and torch's on the CPU, where LAPACK can be called."""
+    return _on_host(array) is not None

@@ -15,6 +15,7 @@ import numpy as np
 
 import solvers
 from solvers.array import Place, like, to_numpy
+from solvers.gpu.refine import refine as fast_refined_on
 from solvers.linalg import require_positive_semidefinite, symmetric
 from solvers.methods import Method, Solver, near
 from solvers.problem import LayerProblem
@@ -72,7 +73,8 @@ def run(
 ) -> Run:
     """Run `method` on a problem in the layer's own coordinates, then refine and swap from the support that it found.
 
-    With a `place` the method's fast twin searches there; refinement and swaps are the reference's, in float64.
+    With a `place` the method's fast twin searches there, and refinement is its twin's, to the residual of the
+    reference; swaps are the reference's, in float64.
 
     Weights that a one-shot method merely kept come back bit for bit. With swaps, refine is ``exact``. Where the inputs
     drifted, W0 gives way to W~, the weight that makes good for the drift best (ridge mu, centred at W0): every method
@@ -88,7 +90,8 @@ def run(
     raw = search(judge if method.normalised else own, sparsity, **options)
     found = raw if method.normalised else replace(raw, weight=judge.scaled(raw.weight), trace=None)
     refit = judge if how == "none" else problem.normalised(refine_mu).recentred()
-    refined = refined_on(refit, found.weight != 0, found.weight, how)
+    refining = refined_on if place is None else partial(fast_refined_on, place=place)
+    refined = refining(refit, found.weight != 0, found.weight, how)
     swapped, gains = (refined, None) if most == 0 else swapped_on(refit, sparsity, refined, most)
     ended = np.array([len(row) != most for row in gains or ()] or [False] * len(refined))
     untouched = how == "none" and not method.normalised

@@ -53,6 +53,17 @@ class Gram:
         """Root mean square of every input, (in,): sqrt(diag H)."""
         return np.sqrt(np.maximum(np.diag(self.H), 0.0))
 
+    @cached_property
+    def eigen(self) -> tuple[Array, Array]:
+        """Eigenvalues l (in,), increasing, and vectors Q (in, in) of H; the layers of a site share them."""
+        values, vectors = scipy.linalg.eigh(self.H, driver="evd", check_finite=False)
+        return values, vectors
+
+    @cached_property
+    def factors(self) -> dict[object, object]:
+        """What the fast twins factored, by what it is and where it lies; the layers of a site share it."""
+        return {}
+
     def normalised(self, mu: float) -> tuple[Gram, Array]:
         """(D^-1 H D^-1 + mu I, D) with D = diag(norms): unit diagonal plus the ridge.
 

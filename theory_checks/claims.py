@@ -43,6 +43,8 @@ from theory_checks import (
     support,
     top_k,
     twins,
+    twins_refining,
+    twins_updating,
 )
 from theory_checks.certificate import Certificate
 from theory_checks.synthetic import Case, Check, ascent_problem
@@ -195,6 +197,8 @@ CLAIMS: dict[str, Check] = {
     **frank_wolfe.CHECKS,
     **cached.CHECKS,
     **twins.CHECKS,
+    **twins_updating.CHECKS,
+    **twins_refining.CHECKS,
     **risk.CHECKS,
     **stationary_risk.CHECKS,
     **shrinkage.CHECKS,

@@ -23,6 +23,7 @@ from theory_checks import (
     mutants_risk,
     mutants_solvers,
     mutants_structure,
+    mutants_twins,
 )
 from theory_checks.claims import CLAIMS
 from theory_checks.contract import CONTRACT
@@ -233,6 +234,7 @@ MUTANTS = (
     *mutants_structure.MUTANTS,
     *mutants_penalty.MUTANTS,
     *mutants_solvers.MUTANTS,
+    *mutants_twins.MUTANTS,
     *mutants_rates.MUTANTS,
     *mutants_convex.MUTANTS,
     *mutants_risk.MUTANTS,

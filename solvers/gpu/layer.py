@@ -28,7 +28,7 @@ class Layer:
     """
 
     def __init__(self, problem: LayerProblem, place: Place, buffers: int) -> None:
-        _require_representable(problem, place)
+        require_representable(problem, place)
         self.xp, self.dtype, self.e0 = place.xp, place.dtype, problem.e0
         self.W0, self.H = place.put(problem.W0), place.put(problem.H)
         self.R = None if problem.R is None else place.put(problem.R)
@@ -55,6 +55,10 @@ class Layer:
     def product(self, w: Any, out: Any) -> Any:
         """P_w, the only place that multiplies by H."""
         return into(self.xp.matmul, into(self.xp.subtract, w, self.W0, out=self.scratch[0]), self.H, out=out)
+
+    def times(self, A: Any, M: Any, out: Any) -> Any:
+        """A M for any other matrix M (in, in): a factor of H, or H itself with a difference A."""
+        return into(self.xp.matmul, A, M, out=out)
 
     def value(self, w: Any, P: Any) -> float:
         """f(w) from its product."""
@@ -88,7 +92,8 @@ class Layer:
         return 0.0 if self.R is None else self.inner(self.R, d)
 
 
-def _require_representable(problem: LayerProblem, place: Place) -> None:
+def require_representable(problem: LayerProblem, place: Place) -> None:
+    """Refuse a layer whose numbers, or whose sums of squares, leave the range of the place's precision."""
     limits, reach = np.finfo(place.dtype), float(np.abs(problem.W0).max())
     root = float(np.sqrt(problem.H.max(initial=0.0)))
     least, most = float(np.sqrt(limits.tiny)), float(np.sqrt(limits.max / problem.W0.size)) / 4

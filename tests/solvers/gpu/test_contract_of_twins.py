@@ -1,6 +1,7 @@
 """What every pruner must satisfy, asked of the twins: the clauses of the contract, in float64."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,18 +9,14 @@ import pytest
 import solvers
 from solvers.array import Place
 from theory_checks.contract import CONTRACT
-from theory_checks.twins import TWINS
 
 HERE = Place.of(np.zeros(1), "float64")
+TWINS = [name for name, method in solvers.METHODS.items() if method.gpu]
 
 
 def _as_method(name):
     method = solvers.METHODS[name]
-
-    def run(problem, sparsity, *, iters=50, safety=0.95, ramp=0.8, tol=0.0):
-        return method.gpu(problem, sparsity, HERE, iters=iters, safety=safety, ramp=ramp, tol=tol)
-
-    return replace(method, run=run)
+    return replace(method, run=partial(method.gpu, place=HERE))
 
 
 @pytest.mark.parametrize("clause", CONTRACT)
