@@ -21,6 +21,7 @@ from theory_checks import (
     mutants_penalty,
     mutants_rates,
     mutants_risk,
+    mutants_rungs,
     mutants_solvers,
     mutants_structure,
 )
@@ -233,6 +234,7 @@ MUTANTS = (
     *mutants_structure.MUTANTS,
     *mutants_penalty.MUTANTS,
     *mutants_solvers.MUTANTS,
+    *mutants_rungs.MUTANTS,
     *mutants_rates.MUTANTS,
     *mutants_convex.MUTANTS,
     *mutants_risk.MUTANTS,
