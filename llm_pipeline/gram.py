@@ -7,8 +7,8 @@ Letters: X (t, n) a chunk of t <= CHUNK_TOKENS tokens, D its distance from the d
 Products are taken with float32 sums (float64 for float64 inputs), chunks are added up in float64. bfloat16 and float16
 are multiplied as they are where the device can (CUDA), and in float32 elsewhere: their products are exact in it. Of a
 symmetric product one triangle counts. On the CPU no more than that is computed from 512 inputs on, strip by strip:
-0.58 to 0.83 of the time of the whole product for 600 to 2048 inputs, on one thread and on two. (``syrk`` takes 0.43 to
-0.48 on one, but far longer on two where the machine is busy.) On CUDA, where nothing was measured, it is taken whole.
+about two thirds of the time of the whole product (records of the benchmark ``kernel``); ``syrk`` takes half of it on
+one thread, but stalls on two where the machine is busy. On CUDA, where nothing was measured, it is taken whole.
 """
 
 from __future__ import annotations

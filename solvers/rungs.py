@@ -58,8 +58,8 @@ RUNGS = {
 }
 
 AUTO = {
-    "cpu": ("fp32", "the fastest that holds: half the bytes of fp64, and lower rungs are emulated at a loss"),
-    "cuda": ("fp32", "unmeasured: no GPU was at hand; products without tensor cores, as certified on the CPU"),
+    "cpu": ("fp32", "no rung takes fewer seconds a step, lower ones are emulated (records of `precision-ladder`)"),
+    "cuda": ("fp32", "unmeasured, for want of a GPU: the default of the CPU until a record says otherwise"),
 }
 
 
