@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ BENCHMARKS = {
     "theory": "claims, curves with bounds, recovery maps, planted defects; then: python -m reports build theory",
     "llm": "methods x sparsities x seeds on a model of yours: perplexity, layer error, seconds, certificates",
     "layers": "methods x sparsities layer by layer: error found, refined, swapped, on calibration and held-out text",
-    "kernels": "fast twins against their products, the reference and sorting; seconds as ratios, into runs/kernels",
+    "kernels": "fast twins against products, reference and sorting; rungs of precision (also of a --model's layers)",
 }
 # What only some benchmarks read, with the value that means nothing was typed.
 LAYERS_ONLY: dict[str, Any] = {"blocks": None, "layers": None}
@@ -154,8 +155,10 @@ def _records(
         return layers.compare(progress=progress, **options)
     if name == "kernels":
         from benchmarks.kernels import kernels
+        from benchmarks.ladder import ladder
 
-        return kernels(options["seeds"][0], progress=progress)
+        seed, real = options["seeds"][0], {key: options[key] for key in ("model", "calibration")}
+        return chain(kernels(seed, progress=progress), ladder(seed, progress=progress, **real))
     from benchmarks.llm import compare
 
     return compare(out, progress=progress, fresh=name == "demo", **options)
@@ -173,7 +176,10 @@ def _print(name: str, records: list[dict[str, Any]], out: Path) -> None:
         for part in told(records):
             screen.print(part, highlight=False, soft_wrap=True)
     elif name == "kernels":
+        from benchmarks.ladder import table
+
         screen.print(_ratios(records))
+        screen.print(table(records))
     else:
         screen.print(_table(records))
     screen.print(f"records in {out / 'records.jsonl'}", highlight=False, soft_wrap=True)

@@ -16,6 +16,8 @@ import torch
 
 import solvers
 from benchmarks.records import Record, make_record
+from llm_pipeline import gram
+from llm_pipeline.gram import CHUNK_TOKENS
 from solvers import iht, maiht
 from solvers.array import Place
 from solvers.door import place_of
@@ -55,7 +57,13 @@ def kernels(
         problem = layer(out, inputs, seed)
         place = place_of("fast", torch.zeros(1, device=device))
         assert place is not None
-        for what, against in (*steps(problem, place), *runs(problem, place), *selections(problem, place)):
+        acts = (
+            *steps(problem, place),
+            *runs(problem, place),
+            *selections(problem, place),
+            *triangles(inputs, seed, device),
+        )
+        for what, against in acts:
             yield _record(problem, rounds, seed, device, what, against)
         yield agreement(problem, place, seed, device)
 
@@ -139,6 +147,12 @@ def selections(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Nam
         yield (f"mask {budget}", mask), ("torch.sort", partial(_waited, torch.sort, rows))
         yield (f"mask {budget}", mask), ("torch.kthvalue", partial(_waited, torch.kthvalue, rows, cut))
         yield (f"mask {budget}", mask), ("torch.topk", partial(_waited, torch.topk, rows, budget.keep))
+
+
+def triangles(inputs: int, seed: int, device: str) -> Iterator[tuple[Named, Named]]:
+    """The Gram of one chunk of tokens: the triangle that counts against the whole product."""
+    X = torch.randn(CHUNK_TOKENS, inputs, generator=torch.Generator().manual_seed(seed)).to(device)
+    yield ("triangle of a Gram", partial(_waited, gram.lower, X)), ("its whole", partial(_waited, gram.product, X, X))
 
 
 def _waited(function: Callable[..., Any], *arguments: Any) -> None:

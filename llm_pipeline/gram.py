@@ -1,24 +1,35 @@
 """The mean Gram of an input, and how far pruned predecessors moved it, streamed over the calibration tokens.
 
-Products are accumulated in float32 per chunk of tokens (float64 for float64 inputs) and chunks are summed in float64.
+Letters: X (t, n) a chunk of t <= CHUNK_TOKENS tokens, D its distance from the dense input, T tokens in all.
+
+    G = (1/T) sum over chunks of X' X                  C = (1/T) sum of D' X~,   S = (1/T) sum of D' D    (1)
+
+Products are taken with float32 sums (float64 for float64 inputs), chunks are added up in float64. bfloat16 and float16
+are multiplied as they are where the device can (CUDA), and in float32 elsewhere: their products are exact in it. Of a
+symmetric product one triangle counts. On the CPU no more than that is computed from 512 inputs on, strip by strip:
+about two thirds of the time of the whole product (records of the benchmark ``kernel``); ``syrk`` takes half of it on
+one thread, but stalls on two where the machine is busy. On CUDA, where nothing was measured, it is taken whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
 from torch import nn
 
+from solvers.array import full_precision
 from solvers.refusal import Refusal
 
 CHUNK_TOKENS = 4096
+STRIP = 256  # columns of a strip of the lower triangle
+HALF = (torch.bfloat16, torch.float16)
 
 
-class MeanGram:
-    """Mean of `x x^T` over tokens.
+class Mean:
+    """Means over tokens of sums of products, chunk by chunk; what all means of inputs share.
 
     Parameters
     ----------
@@ -29,92 +40,118 @@ class MeanGram:
     def __init__(self, width: int) -> None:
         self.width = width
         self.tokens = 0
-        self._sum = torch.zeros(())
+        self._sums: tuple[torch.Tensor, ...] = ()
+
+    def _count(self, products: Callable[..., tuple[torch.Tensor, ...]], *inputs: torch.Tensor) -> None:
+        """Add `products` of every chunk of tokens, in float64 on the device of the inputs."""
+        shapes = [tuple(x.shape) for x in inputs]
+        if shapes[0][-1] != self.width or len(set(shapes)) > 1:
+            raise Refusal(f"{self._wanted} of width {self.width} are expected here; {str(shapes)[1:-1]} arrived.")
+        rows = [x.detach().reshape(-1, self.width) for x in inputs]  # (t, width) each
+        for chunks in zip(*(x.split(CHUNK_TOKENS) for x in rows if len(x)), strict=True):
+            found = products(*chunks)
+            if not self._sums:
+                self._sums = tuple(torch.zeros_like(part, dtype=torch.float64) for part in found)
+            self._sums = tuple(total.to(part.device).add_(part) for total, part in zip(self._sums, found, strict=True))
+        self.tokens += len(rows[0])
+
+    def _means(self) -> list[np.ndarray]:
+        if not self.tokens:
+            raise Refusal("a mean needs at least one token; none arrived. Was the block run while it was watched?")
+        return [total.cpu().numpy() / self.tokens for total in self._sums]
+
+    _wanted = "inputs"
+
+
+class MeanGram(Mean):
+    """Mean of `x x^T` over tokens."""
 
     def add(self, x: torch.Tensor) -> None:
         """Count the tokens of `x`, shape `(..., width)`, any float dtype."""
-        if x.shape[-1] != self.width:
-            raise Refusal(f"inputs of width {self.width} are expected here; {tuple(x.shape)} arrived.")
-        rows = x.detach().reshape(-1, self.width)  # (t, width)
-        for chunk in rows.split(CHUNK_TOKENS):
-            exact = chunk if chunk.dtype == torch.float64 else chunk.to(torch.float32)
-            self._sum = self._sum.to(x.device) + (exact.T @ exact).to(torch.float64)
-        self.tokens += rows.shape[0]
+        self._count(lambda chunk: (lower(chunk),), x)
 
     def merge(self, other: MeanGram) -> None:
         """Count the tokens that another one counted."""
         if other.width != self.width:
             raise Refusal(f"Grams of one input can be merged; their widths are {self.width} and {other.width}.")
-        self._sum = self._sum + other._sum.to(self._sum.device)
+        pairs = zip(self._sums, other._sums, strict=True) if self._sums and other._sums else ()
+        self._sums = tuple(a + b.to(a.device) for a, b in pairs) or self._sums or other._sums
         self.tokens += other.tokens
 
     def value(self) -> np.ndarray:
         """The mean `(width, width)` in float64, exactly symmetric."""
-        if not self.tokens:
-            raise Refusal("a mean needs at least one token; none arrived. Was the block run while it was watched?")
-        mean = self._sum.cpu().numpy() / self.tokens
-        return (mean + mean.T) / 2
+        return mirrored(*self._means())
 
 
-class MeanSquares:
-    """Mean of the squares of each input feature over tokens: the diagonal of the mean Gram, without the Gram.
-
-    Parameters
-    ----------
-    width : int
-        Number of input features.
-    """
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-        self.tokens = 0
-        self._sum = torch.zeros(())
+class MeanSquares(Mean):
+    """Mean of the squares of each input feature over tokens: the diagonal of the mean Gram, without the Gram."""
 
     def add(self, x: torch.Tensor) -> None:
         """Count the tokens of `x`, shape `(..., width)`, any float dtype."""
-        for chunk in x.detach().reshape(-1, self.width).split(CHUNK_TOKENS):
-            self._sum = self._sum.to(x.device) + chunk.to(torch.float64).square().sum(dim=0)
-            self.tokens += len(chunk)
+        self._count(lambda chunk: (chunk.to(torch.float64).square().sum(dim=0),), x)
 
     def norms(self) -> np.ndarray:
         """Root mean squares `(width,)` in float64."""
-        return np.sqrt(self._sum.cpu().numpy() / self.tokens)
+        return np.sqrt(*self._means())
 
 
-class MeanDrift:
-    """Means of `(x~ - x) x~^T` and `(x~ - x)(x~ - x)^T` over tokens: x the dense input of a layer, x~ the one it gets.
+class MeanDrift(Mean):
+    """Means of `(x~ - x) x~^T` and `(x~ - x)(x~ - x)^T` over tokens.
 
-    Parameters
-    ----------
-    width : int
-        Number of input features.
+    x is the dense input of a layer, x~ the one that it gets.
     """
 
-    def __init__(self, width: int) -> None:
-        self.width = width
-        self.tokens = 0
-        self._cross = self._square = torch.zeros(())
+    _wanted = "two inputs"
 
     def add(self, dense: torch.Tensor, moved: torch.Tensor) -> None:
         """Count the tokens of two inputs of shape `(..., width)`."""
-        if dense.shape != moved.shape or moved.shape[-1] != self.width:
-            raise Refusal(
-                f"two inputs of width {self.width} are expected; {tuple(dense.shape)}, {tuple(moved.shape)} arrived."
-            )
-        pairs = (x.detach().reshape(-1, self.width).split(CHUNK_TOKENS) for x in (dense, moved))
-        for x, after in zip(*pairs, strict=True):
-            exact = after if after.dtype == torch.float64 else after.to(torch.float32)
-            d = exact - x.to(exact.dtype)
-            self._cross = self._cross.to(d.device) + (d.T @ exact).to(torch.float64)
-            self._square = self._square.to(d.device) + (d.T @ d).to(torch.float64)
-            self.tokens += len(d)
+        self._count(_drift, dense, moved)
 
     def value(self) -> tuple[np.ndarray, np.ndarray]:
         """Both means `(width, width)` in float64, the second exactly symmetric."""
-        if not self.tokens:
-            raise Refusal("a mean needs at least one token; none arrived. Were both blocks run?")
-        cross, square = (sum_.cpu().numpy() / self.tokens for sum_ in (self._cross, self._square))
-        return cross, (square + square.T) / 2
+        cross, square = self._means()
+        return cross, mirrored(square)
+
+
+def _drift(x: torch.Tensor, moved: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    after = _wide(moved)
+    d = after - x.to(after.dtype)
+    return product(d, after), lower(d)
+
+
+def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """left' right of chunks (t, width), with float32 sums; float64 for float64 inputs."""
+    with full_precision(torch):
+        if left.dtype == right.dtype and left.dtype in HALF and multiplies_half(left):
+            return torch.mm(left.T, right, out_dtype=torch.float32)
+        return _wide(left).T @ _wide(right)
+
+
+def lower(x: torch.Tensor) -> torch.Tensor:
+    """x' x of a chunk (t, width), of which only the lower triangle counts."""
+    if x.device.type != "cpu" or x.shape[1] < 2 * STRIP:
+        return product(x, x)
+    rows, width = _wide(x), x.shape[1]
+    found = rows.new_zeros((width, width))
+    for start in range(0, width, STRIP):
+        stop = min(start + STRIP, width)
+        found[start:stop, :stop] = product(rows[:, start:stop], rows[:, :stop])
+    return found
+
+
+def mirrored(square: np.ndarray) -> np.ndarray:
+    """The symmetric matrix of a lower triangle."""
+    triangle = np.tril(square)
+    return triangle + np.tril(square, -1).T
+
+
+def multiplies_half(x: torch.Tensor) -> bool:
+    """Whether the device multiplies half precision with float32 output."""
+    return x.device.type == "cuda"
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    return x if x.dtype == torch.float64 else x.to(torch.float32)
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def _stages(layer: Layer) -> dict[str, float]:
 def _trace(trace: Trace | None) -> dict[str, Any] | None:
     if trace is None:
         return None
-    return {key: value for key, value in asdict(trace).items() if key == "dtype" or np.all(np.isfinite(value))}
+    return {key: value for key, value in asdict(trace).items() if isinstance(value, str) or np.all(np.isfinite(value))}
 
 
 def digest(tensor: torch.Tensor) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
 
+from solvers import rungs
 from solvers.refusal import Refusal
 from solvers.sparsity import Array
 
@@ -40,18 +41,37 @@ def like(result: Array, template: Any) -> Any:
 
 
 class Place(NamedTuple):
-    """Where a fast twin computes: an array namespace, ``float64`` or ``float32``, and a device of the namespace."""
+    """Where a fast twin computes: an array namespace, a rung of `solvers.rungs`, and a device of the namespace.
+
+    `finish` is the rung from the first step at the final budget on, after a schedule towards it.
+    """
 
     xp: Any
-    dtype: str
+    rung: str
     device: Any
+    finish: str = "fp64"
 
     @classmethod
-    def of(cls, array: Any, dtype: str) -> Place:
-        """The library and device of an array, computing in `dtype`."""
-        if dtype not in ("float64", "float32"):
-            raise Refusal(f"a fast twin computes in float64 or float32; got '{dtype}'. Leave the rounding to the end.")
-        return cls(array_api_compat.array_namespace(array), dtype, array_api_compat.device(array))
+    def of(cls, array: Any, dtype: str, finish: str = "fp64") -> Place:
+        """The library and device of an array, computing in `dtype`: ``float64``, ``float32``, a rung or ``auto``."""
+        device = array_api_compat.device(array)
+        rung, last = (rungs.resolve(name, device) for name in (dtype, finish))
+        return cls(array_api_compat.array_namespace(array), rung, device, last)
+
+    @property
+    def dtype(self) -> str:
+        """``float64`` or ``float32``, of the arrays."""
+        return rungs.RUNGS[self.rung].dtype
+
+    @property
+    def precision(self) -> str:
+        """What a trace says of rows that are taken here, and `theory_checks.allowance` reads."""
+        return rungs.RUNGS[self.rung].precision
+
+    @property
+    def finished(self) -> Place:
+        """The place of the steps at the final budget."""
+        return self._replace(rung=self.finish)
 
     def put(self, values: Array) -> Any:
         """A copy of float64 NumPy values, rounded once."""
@@ -91,18 +111,32 @@ def neighbours(scores: Any, k: int, scratch: Any) -> tuple[Any, Any]:
     return scratch[..., k : k + 1], before if isinstance(scratch, np.ndarray) else xp.asarray(before)
 
 
-@contextmanager
-def full_precision(xp: Any) -> Iterator[None]:
+def full_precision(xp: Any) -> AbstractContextManager[None]:
     """float32 products in float32: no TF32, no bfloat16. Restores what was set."""
+    return _float32_products(xp, "highest")
+
+
+def tensor_float(xp: Any) -> AbstractContextManager[None]:
+    """float32 products by TF32 tensor cores, where torch has them. Restores what was set."""
+    return _float32_products(xp, "high")
+
+
+@contextmanager
+def _float32_products(xp: Any, how: str) -> Iterator[None]:
     if not array_api_compat.is_torch_namespace(xp):
         yield
         return
     before = xp.get_float32_matmul_precision()
-    xp.set_float32_matmul_precision("highest")
+    xp.set_float32_matmul_precision(how)
     try:
         yield
     finally:
         xp.set_float32_matmul_precision(before)
+
+
+def has_tensor_cores(array: Any) -> bool:
+    """Whether products of an array can be left to tensor cores: torch on CUDA; all else emulates them."""
+    return bool(array_api_compat.is_torch_array(array)) and array.device.type == "cuda"
 
 
 def _takes_out(array: Any) -> bool:

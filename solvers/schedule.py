@@ -28,7 +28,7 @@ def cubic(sparsity: Sparsity, shape: tuple[int, int], iters: int, ramp: float) -
         )
     if not isinstance(sparsity, Budget) or ramp == 0:
         return constant(sparsity, iters)
-    most, steps = sparsity.most(shape), max(1, round(ramp * iters))
+    most, steps = sparsity.most(shape), ramp_steps(iters, ramp)
 
     def stage(t: int, x: Array, last: Sparsity | None) -> Sparsity | None:
         done = 1 - (1 - min(t + 1, steps) / steps) ** 3
@@ -36,3 +36,8 @@ def cubic(sparsity: Sparsity, shape: tuple[int, int], iters: int, ramp: float) -
         return replace(sparsity, keep=keep) if t < iters else None
 
     return stage
+
+
+def ramp_steps(iters: int, ramp: float) -> int:
+    """T: the step of this number is the first that is certain to be at the final budget."""
+    return max(1, round(ramp * iters))

@@ -33,7 +33,9 @@ class Trace:
     move : |v_{t+1} - x_t|^2, squared Frobenius norm
     nonzeros : nonzeros of x_{t+1}
     level : the keep count, or the penalty, in force in this row
-    dtype : precision in which the steps were taken and their facts summed
+    dtype : precision in which the steps were taken and their facts summed: a dtype, or a rung of `solvers.rungs`
+    ramp_dtype : the same of the first `ramp_rows` rows, where a schedule was taken in another precision
+    ramp_rows : how many rows those are
     """
 
     step: float
@@ -45,9 +47,15 @@ class Trace:
     nonzeros: list[int] = field(default_factory=list)
     level: list[float] = field(default_factory=list)
     dtype: str = "float64"
+    ramp_dtype: str = ""
+    ramp_rows: int = 0
 
     def __len__(self) -> int:
         return len(self.objective)
+
+    def change_to(self, dtype: str) -> None:
+        """From the next row on the precision is another."""
+        self.ramp_dtype, self.ramp_rows, self.dtype = self.dtype, len(self), dtype
 
 
 class Relaxed(NamedTuple):

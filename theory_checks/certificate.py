@@ -8,17 +8,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from solvers.rungs import RUNGS
+
 
 def allowance(scale: float, size: int, dtype: npt.DTypeLike = np.float64) -> float:
     """What rounding may contribute to a computed sum of `size` terms whose magnitudes add up to `scale`.
 
     The standard model bounds the error of a sum of products by gamma_m times the sum of magnitudes,
     gamma_m = m u / (1 - m u) [Higham 2002, eq. 3.5]. Both sides of an inequality are such sums, each of at most two
-    nested ones, so m = 4 (size + 8) covers them.
+    nested ones, so m = 4 (size + 8) covers them. On a rung of `solvers.rungs`, named instead of a dtype, every product
+    also loses a share e of the magnitudes with the digits of its factors: 4 e for the same four.
     """
+    rung = RUNGS.get(dtype) if isinstance(dtype, str) else None
     m = 4 * (size + 8)
-    u = float(np.finfo(dtype).eps) / 2
-    return m * u / (1 - m * u) * scale if m * u < 1 else float("inf")
+    u = float(np.finfo(rung.dtype if rung else dtype).eps) / 2
+    lost = 4 * rung.loss if rung else 0.0
+    return (lost + m * u / (1 - m * u)) * scale if m * u < 1 else float("inf")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,13 @@
 """Monotone descent: one proximal step, the safeguard, whole runs, and the rate that descent implies.
 
 Letters: x_t iterate, v_{t+1} the plain proximal step from x_t, d = v_{t+1} - x_t, s step, L >= lambda_max(H),
-F = f + g. A *stage* is a stretch of iterations under one sparsity; across a change of stage F is another function.
+F = f + g. A *stage* is a stretch of iterations under one sparsity and in one precision; across a change of stage F is
+another function, or is summed otherwise. Every row is allowed the rounding of its own precision.
 """
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -80,8 +83,9 @@ def sufficient_decrease(problem: LayerProblem, sparsity: Sparsity, solution: Sol
     assert trace is not None
     before = np.array([trace.first, *trace.objective[:-1]])
     gain = (1 / trace.step - problem.lipschitz) / 2 * np.array(trace.move)
-    excess = (np.array(trace.plain) + gain - before)[_inside_stage(trace)]
-    return Certificate(name, claim, ATTOUCH, float(excess.max()), 0.0, _rounding(problem, sparsity, solution))
+    excess = np.array(trace.plain) + gain - before
+    worst = _worst(problem, sparsity, solution, excess, np.flatnonzero(_inside_stage(trace)))
+    return Certificate(name, claim, ATTOUCH, worst.excess, 0.0, worst.rounding)
 
 
 def safeguard(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> Certificate:
@@ -93,8 +97,9 @@ def safeguard(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> 
     name, claim = "safeguard", "F(x_{t+1}) <= F(v_{t+1}) for every t"
     if solution.trace is None:
         return Certificate(name, claim, LI_LIN, 0.0, 0.0, applies="the method takes no proximal steps")
-    worst = float((np.array(solution.trace.objective) - np.array(solution.trace.plain)).max())
-    return Certificate(name, claim, LI_LIN, worst, 0.0, _rounding(problem, sparsity, solution))
+    excess = np.array(solution.trace.objective) - np.array(solution.trace.plain)
+    worst = _worst(problem, sparsity, solution, excess, np.arange(len(excess)))
+    return Certificate(name, claim, LI_LIN, worst.excess, 0.0, worst.rounding)
 
 
 def objective_recomputed(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> Certificate:
@@ -128,6 +133,7 @@ def residual_rate(problem: LayerProblem, sparsity: Sparsity, solution: Solution)
         return Certificate(name, claim, ATTOUCH, 0.0, 0.0, applies=reason)
     assert trace is not None
     inside = _inside_stage(trace) & (np.array(trace.level) == trace.level[-1])
+    inside[: trace.ramp_rows] = False
     if not inside.any():
         return Certificate(name, claim, ATTOUCH, 0.0, 0.0, applies="the last stage has a single iteration")
     first = int(np.argmax(inside))
@@ -139,9 +145,12 @@ def residual_rate(problem: LayerProblem, sparsity: Sparsity, solution: Solution)
 
 
 def _inside_stage(trace: Trace) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Rows whose starting point is feasible for the row's own sparsity: the level did not just change."""
+    """Rows whose starting point is feasible for the row's own sparsity: neither level nor precision just changed."""
     level = np.array(trace.level)
-    return np.concatenate([[np.isfinite(trace.first)], level[1:] == level[:-1]])
+    inside = np.concatenate([[np.isfinite(trace.first)], level[1:] == level[:-1]])
+    if trace.ramp_rows:
+        inside[trace.ramp_rows] = False
+    return inside
 
 
 def _no_stage(problem: LayerProblem, trace: Trace | None, strict: bool = False) -> str:
@@ -153,12 +162,33 @@ def _no_stage(problem: LayerProblem, trace: Trace | None, strict: bool = False) 
     return "" if _inside_stage(trace).any() else "the sparsity changed in every iteration"
 
 
-def _rounding(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> float:
-    """Rounding of an objective of this run: the magnitudes summed in f at the result and at W = 0, plus g."""
+class _Worst(NamedTuple):
+    excess: float
+    rounding: float
+
+
+def _worst(
+    problem: LayerProblem, sparsity: Sparsity, solution: Solution, excess: Array, rows: np.ndarray[Any, Any]
+) -> _Worst:
+    """Of some rows the one that exceeds the rounding of its own precision most, and that rounding."""
+    trace = solution.trace
+    assert trace is not None
+    early, late = (_rounding(problem, sparsity, solution, dtype) for dtype in (trace.ramp_dtype, trace.dtype))
+    rounding = np.where(rows < trace.ramp_rows, early, late)
+    beyond = np.where(np.isfinite(rounding), excess[rows] - rounding, -np.inf)
+    t = int(np.argmax(np.where(np.isnan(excess[rows]), np.inf, beyond)))
+    return _Worst(float(excess[rows][t]), float(rounding[t]))
+
+
+def _rounding(problem: LayerProblem, sparsity: Sparsity, solution: Solution, dtype: str | None = None) -> float:
+    """Rounding of an objective of this run: the magnitudes summed in f at the result and at W = 0, plus g.
+
+    In the precision of the last rows, or in `dtype`.
+    """
     assert solution.trace is not None
     W = solution.weight
     scale = problem.magnitude(W) + problem.magnitude(np.zeros_like(W)) + abs(sparsity.value(W))
-    return allowance(scale + abs(solution.trace.objective[0]), W.shape[1], solution.trace.dtype)
+    return allowance(scale + abs(solution.trace.objective[0]), W.shape[1], dtype or solution.trace.dtype)
 
 
 def _rounding_of_change(problem: LayerProblem, sparsity: Sparsity, x: Array, v: Array) -> float:

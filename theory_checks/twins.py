@@ -85,7 +85,7 @@ def twin_step(
     claim = "z+ = prox(U(y)), v+ = prox(U(x)), x+ the better of both, F as reported, for every step of the twin"
     twin = TWINS[name]
     worst = max(_off(twin, problem, sparsity, s, seen) for seen in walk(twin, problem, sparsity, s, n, place, begin))
-    return Certificate("twin-step", claim, WHERE, worst, 0.0, allowance(1.0, problem.shape[1], place.dtype))
+    return Certificate("twin-step", claim, WHERE, worst, 0.0, allowance(1.0, problem.shape[1], place.precision))
 
 
 def _off(twin: ModuleType, problem: LayerProblem, sparsity: Sparsity, s: float, seen: Seen) -> float:

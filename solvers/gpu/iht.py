@@ -8,6 +8,7 @@ Letters as in `solvers.iht`; u(w) = w - s grad f(w), with P_w = (w - W0) H as in
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from solvers.array import Place
@@ -39,6 +40,12 @@ def step(layer: Layer, sparsity: Sparsity, s: float, k: State) -> State:
     return State(x, x, layer.forward(x, P, s), Fx, Fx)
 
 
+def resume(layer: Layer, s: float, k: State, x_prev: Any) -> State:
+    """k on a layer of another precision: the same point, its forward step recomputed."""
+    ((x, ux),) = layer.resumed(s, (k.x,))
+    return State(x, x, ux)
+
+
 def iht(
     problem: LayerProblem,
     sparsity: Sparsity,
@@ -56,4 +63,5 @@ def iht(
     place : library, precision and device of the computation
     iters, safety, ramp, tol : as in the reference
     """
-    return iterate(start, step, problem, sparsity, place, buffers=4, iters=iters, safety=safety, ramp=ramp, tol=tol)
+    run = partial(iterate, start, step, problem, sparsity, place, buffers=4, resume=resume)
+    return run(iters=iters, safety=safety, ramp=ramp, tol=tol)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from solvers.array import Place, into
-from solvers.gpu import select
+from solvers.gpu import precision, select
 from solvers.problem import LayerProblem
 from solvers.refusal import Refusal
 from solvers.sparsity import Sparsity
@@ -31,6 +31,8 @@ class Layer:
         require_representable(problem, place)
         self.xp, self.dtype, self.e0 = place.xp, place.dtype, problem.e0
         self.W0, self.H = place.put(problem.W0), place.put(problem.H)
+        self.rung = precision.RUNGS[place.rung]
+        self.split = precision.split(self.H, self.rung) if self.rung.unit else None
         self.R = None if problem.R is None else place.put(problem.R)
         self.buffers = [self.xp.empty_like(self.W0) for _ in range(buffers)]
         self.scratch = (self.xp.empty_like(self.W0), self.xp.empty_like(self.W0))
@@ -53,8 +55,9 @@ class Layer:
         return total
 
     def product(self, w: Any, out: Any) -> Any:
-        """P_w, the only place that multiplies by H."""
-        return into(self.xp.matmul, into(self.xp.subtract, w, self.W0, out=self.scratch[0]), self.H, out=out)
+        """P_w, the only place that multiplies by H: on the rung of the place."""
+        d = into(self.xp.subtract, w, self.W0, out=self.scratch[0])
+        return precision.product(d, self.split or (self.H,), self.rung, out)
 
     def times(self, A: Any, M: Any, out: Any) -> Any:
         """A M for any other matrix M (in, in): a factor of H, or H itself with a difference A."""
@@ -77,6 +80,15 @@ class Layer:
         P *= -s
         P += w
         return P
+
+    def resumed(self, s: float, points: Iterable[Any]) -> list[tuple[Any, Any]]:
+        """Points of another precision in this one, each with its forward step; one that comes twice is taken once."""
+        points, taken = list(points), {}
+        for w in points:
+            if id(w) not in taken:
+                v = self.xp.astype(w, self.W0.dtype)
+                taken[id(w)] = v, self.forward(v, self.product(v, self.xp.empty_like(v)), s)
+        return [taken[id(w)] for w in points]
 
     def square(self, w: Any, v: Any) -> float:
         """|w - v|^2."""

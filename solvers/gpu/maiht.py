@@ -15,6 +15,7 @@ The safeguard (4) is a difference and not two values, which differ by less than 
 
 from __future__ import annotations
 
+from functools import partial
 from math import sqrt
 from typing import Any, NamedTuple
 
@@ -61,6 +62,12 @@ def step(layer: Layer, sparsity: Sparsity, s: float, k: State) -> State:
     return State(x, z, v, ux, k.ux, uz, (1 + sqrt(1 + 4 * k.t**2)) / 2, k.t, Fx, Fv)
 
 
+def resume(layer: Layer, s: float, k: State, x_prev: Any) -> State:
+    """k on a layer of another precision: the same points, their forward steps recomputed."""
+    (x, ux), (_, u_prev), (z, uz) = layer.resumed(s, (k.x, x_prev, k.z))
+    return State(x, z, x, ux, u_prev, uz, k.t, k.t_prev)
+
+
 def maiht(
     problem: LayerProblem,
     sparsity: Sparsity,
@@ -78,4 +85,5 @@ def maiht(
     place : library, precision and device of the computation
     iters, safety, ramp, tol : as in the reference
     """
-    return iterate(start, step, problem, sparsity, place, buffers=8, iters=iters, safety=safety, ramp=ramp, tol=tol)
+    run = partial(iterate, start, step, problem, sparsity, place, buffers=8, resume=resume)
+    return run(iters=iters, safety=safety, ramp=ramp, tol=tol)

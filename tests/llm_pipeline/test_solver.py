@@ -35,7 +35,9 @@ def test_a_fast_run_has_the_certificates_of_the_reference(
     assert one["sparsity_measured"] == two["sparsity_measured"]
     outcomes = [Counter((c["claim"], c["outcome"]) for c in _lines(out / "certificates.jsonl")) for out in (slow, fast)]
     assert outcomes[0] == outcomes[1]
-    assert {row["trace"]["dtype"] for row in _lines(fast / "layers.jsonl")} == {"float32"}
+    traces = [row["trace"] for row in _lines(fast / "layers.jsonl")]
+    assert {(trace["ramp_dtype"], trace["dtype"]) for trace in traces} == {("float32", "float64")}
+    assert all(0 < trace["ramp_rows"] < len(trace["level"]) for trace in traces)
     assert abs(one["relative_error"] / two["relative_error"] - 1) < 0.01
     assert CliRunner().invoke(app, ["verify", str(fast)]).exit_code == 0
 
