@@ -41,6 +41,7 @@ from theory_checks import (
     stationary_risk,
     strong,
     support,
+    swap_twin,
     top_k,
     twins,
 )
@@ -195,6 +196,7 @@ CLAIMS: dict[str, Check] = {
     **frank_wolfe.CHECKS,
     **cached.CHECKS,
     **twins.CHECKS,
+    **swap_twin.CHECKS,
     **risk.CHECKS,
     **stationary_risk.CHECKS,
     **shrinkage.CHECKS,

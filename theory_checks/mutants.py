@@ -23,6 +23,7 @@ from theory_checks import (
     mutants_risk,
     mutants_solvers,
     mutants_structure,
+    mutants_twins,
 )
 from theory_checks.claims import CLAIMS
 from theory_checks.contract import CONTRACT
@@ -231,6 +232,7 @@ def _round_trip(method: Any, layer: LayerProblem, budget: Any, **options: Any) -
 MUTANTS = (
     *LAYERWISE,
     *mutants_structure.MUTANTS,
+    *mutants_twins.MUTANTS,
     *mutants_penalty.MUTANTS,
     *mutants_solvers.MUTANTS,
     *mutants_rates.MUTANTS,

@@ -9,7 +9,7 @@ by more than rounding in float64, and the weights that are handed back are the r
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,8 @@ from solvers.refusal import Refusal
 from solvers.sparsity import L0, Array, KeepNofM, KeepPerLayer, KeepPerRow, Mask, Sparsity
 
 Numbers = npt.NDArray[np.int64]
-CACHE = 2**18  # bytes of scratch on the host: a block's tableau and its gains stay in the second cache
-SLOTS = 16  # rows of a batch on the host, where calls cost more than in a block and less than the first cache
+CACHE = 2**21  # bytes of the tableaux of a block on the host, with which a batch is started
+SLOTS = 64  # rows of a batch on the host, where calls cost more than in a block and less than the first cache
 MEMORY = 2**31  # bytes of all tableaux of a batch on a device
 WASTE = 1.25  # the largest tableau of a batch may have this many times the entries of the smallest
 
@@ -39,7 +39,9 @@ class Supports(NamedTuple):
     b: Numbers
 
 
-def swaps(problem: LayerProblem, sparsity: Sparsity, W: Array, n: int | None, place: Place) -> tuple[Array, list[Array]]:
+def swaps(
+    problem: LayerProblem, sparsity: Sparsity, W: Array, n: int | None, place: Place
+) -> tuple[Array, list[Array]]:
     """The fast twin of `solvers.swaps.swaps`: the same exchanges where the best is apart from the next by rounding.
 
     Parameters
@@ -70,7 +72,7 @@ def swaps(problem: LayerProblem, sparsity: Sparsity, W: Array, n: int | None, pl
 def normalised(problem: LayerProblem) -> tuple[LayerProblem, Array]:
     """The problem with H_ii in [1/2, 2) by powers of two, which round nothing: float32 holds its tableaux."""
     norms = np.where(problem.norms > 0, problem.norms, 1.0)
-    unit = 2.0 ** np.round(np.log2(norms))
+    unit: Array = np.exp2(np.round(np.log2(norms))).astype(np.float64)
     R = None if problem.R is None else problem.R / unit
     return LayerProblem(problem.W0 * unit, Gram(problem.H / unit / unit[:, None]), R), unit
 
@@ -130,7 +132,7 @@ def sizes(group: Supports, place: Place) -> tuple[int, int]:
     each = group.kept * (group.kept + group.removed) * np.dtype(place.dtype).itemsize
     if "cpu" in str(place.device).lower():
         slots = min(len(group.rows), SLOTS)
-        return slots, max(1, min(slots, CACHE // (2 * each)))
+        return slots, max(1, min(slots, CACHE // each))
     slots = max(1, min(len(group.rows), MEMORY // (4 * each)))  # a block starts in float64, in some 16 tableaux a row
     return slots, max(1, slots // 8)
 
@@ -142,7 +144,7 @@ class Batch:
         R = np.zeros_like(problem.W0) if problem.R is None else problem.R
         padded = (np.pad(values[group.rows], ((0, 0), (0, 1))) for values in (problem.W0, R))
         self.L, self.group, self.next = L, group, slots
-        self.supports = (group.places, group.at, group.a, group.b, *padded)
+        self.supports = (group.places, group.at, group.a, group.b, *padded)  # as State begins
         self.row = np.arange(slots)  # the number in the group of the row in every slot, -1 for none
         self.age, self.refused = np.zeros(slots, dtype=np.int64), np.zeros(slots, dtype=bool)
         self.gains: list[list[float]] = [[] for _ in group.rows]
@@ -174,7 +176,7 @@ class Batch:
             self._replace(done[rows - self.next], self._first(rows))
         self.next += len(new)
         held: Numbers = np.flatnonzero(self.row >= 0)
-        if 0 < 2 * len(held) <= len(self.row):
+        if 0 < len(held) < len(self.row):
             self.row, self.age, self.refused = self.row[held], self.age[held], self.refused[held]
             at = self.L.put(held)
             self.state = State(*(self.L.xp.take(values, at, axis=0) for values in self.state))
@@ -202,13 +204,14 @@ class Batch:
         k = self.state
         for part in self._blocks(slots):
             at = self.L.put(part)
-            now = (self.L.xp.take(values, at, axis=0) for values in (k.places, k.at, k.a, k.b, k.w0, k.r))
+            now = (self.L.xp.take(values, at, axis=0) for values in k[: len(self.supports)])
             self._replace(part, start(self.L, self.group.rows[self.row[part]], *now))
         self.age[slots], self.refused[slots] = 0, False
 
     def _replace(self, slots: Numbers, fresh: State) -> None:
+        at = self.L.put(slots)
         for old, new in zip(self.state, fresh, strict=True):
-            replace_rows(old, slots, new)
+            replace_rows(old, at, new)
 
     def _blocks(self, numbers: Numbers) -> Iterator[Numbers]:
         return (numbers[lo : lo + self.L.block] for lo in range(0, len(numbers), self.L.block))

@@ -1,18 +1,19 @@
-"""Exchanges of many rows at once: one tableau for each row, one rank-two update for each exchange.
+"""Exchanges of many rows at once: one tableau for each row, one thin product for each exchange, few pairs looked at.
 
-Letters as in `solvers.swaps`. The tableau of a row is T = [A | B], (k, k + m); i is the kept input at place a, j the
+Letters as in `solvers.swaps`. The tableau of a row is T = [A; B'], (k + m, k); i is the kept input at place a, j the
 removed one at place k + b; e_a, e_b have a one at those places. The gains (1) there are, where s_j > 0,
 
-2 gain_ij = p_j^2 - (w_i + B_ij p_j / sqrt(s_j))^2 / (A_ii + B_ij^2 / s_j),   p_j = g_j / sqrt(s_j)                (1)
+2 gain_ij = p_j^2 - (w_i + B_ij p_j / sqrt(s_j))^2 / (A_ii + B_ij^2 / s_j) <= p_j^2,   p_j = g_j / sqrt(s_j)      (1)
 
-so that the best i for a j is where the fraction is least. The exchange (2)-(4) there is one product: beta_a = 1 and
-alpha_a = 0 would clear row a and both columns, and what belongs there is a combination of what is at hand.
+so that the removed inputs are tried in the order of p_j^2, until what was found is no less than what is left. The
+exchange (2)-(4) there is one product: beta_a = 1 and alpha_a = 0 would clear row a, column a and row b, and what
+belongs there is a combination of what is at hand.
 
-T <- T - beta' (T_a: + e_b') - alpha' ([B_:b' | -C_j:] - e_a'),   beta'_a = 1 - B_ij / d,  alpha'_a = A_ii / d     (2)
+T <- T - (T_:a + e_b) beta'' - ([B_:b; -C_j:'] - e_a) alpha'',   beta'_a = 1 - B_ij / d,   alpha'_a = A_ii / d    (2)
 
 and beta', alpha' equal to beta, alpha elsewhere. With t = (B_ij w_i - A_ii g_j) / d and v = (B_ij g_j + s_j w_i) / d
 
-w_S <- w_S - B_:j t - A_:i v - A g_S,   w_j = t                                                                    (3)
+w_S <- w_S - B_:j t - A_:i v - A g_S,   w_j = t                                                                   (3)
 
 where g_S = 0 but for the rounding of the step before, which (3) takes back: with a tableau in float32 the weights,
 gradients and accepted gains are still those of float64. Supports of unlike sizes share a batch. A place that holds no
@@ -24,10 +25,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.linalg
 
-from solvers.array import Place, inverse, into, to_numpy
+from solvers.array import Place, inverse, replace_rows, subtract_product, to_numpy
 from solvers.linalg import cholesky, gamma
 from solvers.problem import LayerProblem
+from solvers.sparsity import Array
+
+SHARE = 16  # the part of the removed inputs that is tried first: one of so many
 
 
 class State(NamedTuple):
@@ -37,40 +42,43 @@ class State(NamedTuple):
     at: Any  # (rows, n + 1) the place of every input
     a: Any  # (rows, q) places of the q pairs that the budget allows, -1 where it allows less; q = 0 for all pairs
     b: Any
-    T: Any  # (rows, k, k + m)
-    s: Any  # (rows, m)
-    w: Any  # (rows, n + 1), as w0, the drift r and the gradient g
-    g: Any
-    w0: Any
+    w0: Any  # (rows, n + 1), as the drift r, the weight w and the gradient g
     r: Any
+    w: Any
+    g: Any
+    T: Any  # (rows, k + m, k)
+    s: Any  # (rows, m)
     best: Any  # (rows, 3) the gain of the best exchange by the tableau, its a and its b
 
 
 class Tableau:
-    """The Gram of a layer where the twin computes, padded by input n, with scratch for `block` rows of a batch."""
+    """The Gram of a layer where the twin computes, padded by input n; at most `block` rows are started at once."""
 
     def __init__(self, problem: LayerProblem, place: Place, K: int, M: int, block: int) -> None:
         xp, n = place.xp, len(problem.H)
         H = np.zeros((n + 1, n + 1))
         H[:n, :n] = problem.H
-        self.xp, self.device, self.K, self.n, self.block = xp, place.device, K, n, block
-        self.dtype, self.unit = getattr(xp, place.dtype), float(np.finfo(place.dtype).eps) / 2
+        self.xp, self.device, self.K, self.M, self.n, self.block = xp, place.device, K, M, n, block
+        self.dtype = getattr(xp, place.dtype)
         self.H, self.narrow = self.put(H), xp.reshape(place.put(H), (-1,))
         self.diagonal, self.norms = self.put(np.diag(H)), self.put(np.sqrt(np.diag(H)))
         self.order, self.inputs = self.put(np.arange(K + M)), self.put(np.arange(n + 1))
-        self.scratch = xp.empty((block, K, K + M), dtype=self.dtype, device=self.device)
-        self.columns = [xp.empty((block, K, M), dtype=self.dtype, device=self.device) for _ in range(2)]
 
     def put(self, values: Any) -> Any:
         """A copy of NumPy values, on the device."""
         return self.xp.asarray(np.ascontiguousarray(values), device=self.device, copy=True)
 
     def pick(self, values: Any, places: Any) -> Any:
-        """values[r, places[r, ...]] for every row r of the batch."""
-        xp, (rows, width) = self.xp, values.shape
-        first = xp.arange(rows, device=self.device) * width
-        flat = places + (first if places.ndim == 1 else first[:, None])
-        return xp.reshape(xp.take(xp.reshape(values, (-1,)), xp.reshape(flat, (-1,)), axis=0), places.shape)
+        """values[r, places[r, :]] for every row r of the batch; values may have more axes."""
+        xp, (rows, width) = self.xp, values.shape[:2]
+        flat = xp.reshape(places + xp.arange(0, rows * width, width, device=self.device)[:, None], (-1,))
+        picked = xp.take(xp.reshape(values, (rows * width, *values.shape[2:])), flat, axis=0)
+        return xp.reshape(picked, (*places.shape, *values.shape[2:]))
+
+    def column(self, T: Any, a: Any) -> Any:
+        """T[r, :, a[r, 0]] for every row r of the batch."""
+        rows, width, K = T.shape
+        return self.pick(self.xp.reshape(T, (rows, width * K)), a + K * self.order)
 
     def entries(self, H: Any, rows: Any, columns: Any) -> Any:
         """H[rows, columns] of a flat (n + 1, n + 1) matrix, with the shape that both broadcast to."""
@@ -93,73 +101,72 @@ def start(L: Tableau, names: Any, places: Any, at: Any, a: Any, b: Any, w0: Any,
     """
     xp, K = L.xp, L.K
     kept, removed = places[:, :K], places[:, K:]
-    H = L.entries(xp.reshape(L.H, (-1,)), kept[:, :, None], places[:, None, :])
-    empty = xp.astype(kept == L.n, xp.float64)[:, :, None] * xp.eye(K, dtype=xp.float64, device=L.device)
-    H_SS, cross = H[:, :, :K] + empty, H[:, :, K:]
+    H = L.entries(xp.reshape(L.H, (-1,)), places[:, :, None], kept[:, None, :])
+    H_SS, cross, none = H[:, :K, :], H[:, K:, :], bool(xp.any(kept == L.n))
+    if none:
+        empty = xp.astype(kept == L.n, xp.float64)[:, :, None] * xp.eye(K, dtype=xp.float64, device=L.device)
+        H_SS = H_SS + empty
     A, failed = inverse(H_SS)
-    for q in failed:
-        cholesky(to_numpy(H_SS[q, :, :], "gram"), f"the Gram on the support of row {names[q]}")
-    A = A - empty
-    B = xp.matmul(A, cross)
-    s = xp.clip(L.diagonal_at(removed) - xp.sum(cross * B, axis=1), 0.0)
-    w_S = L.pick(w0, kept) + _times(xp, B, L.pick(w0, removed)) - _times(xp, A, L.pick(r, kept))
+    if failed:
+        A = L.put(np.stack([_inverse_or_refusal(to_numpy(H_SS[q, :, :], "gram"), names[q]) for q in range(len(names))]))
+    A = A - empty if none else A
+    B = xp.matmul(cross, A)
+    s = xp.clip(L.diagonal_at(removed) - xp.vecdot(cross, B), 0.0)
+    shift = L.pick(w0, removed)[:, None, :]
+    w_S = L.pick(w0, kept) + xp.matmul(shift, B)[:, 0, :] - xp.matmul(L.pick(r, kept)[:, None, :], A)[:, 0, :]
     w = L.pick(xp.concat([w_S, xp.zeros_like(s)], axis=1), at)
     g = L.gradient(w, w0, r)
-    T = xp.concat([A, B], axis=2)
-    best = best_pair(L, T, s, places, L.pick(w, kept), L.pick(g, removed), a, b)
-    return State(places, at, a, b, xp.astype(T, L.dtype), xp.astype(s, L.dtype), w, g, w0, r, best)
+    T = xp.concat([A, B], axis=1)
+    best = best_pair(L, T, s, places, w_S, L.pick(g, removed), a, b)
+    return State(places, at, a, b, w0, r, w, g, xp.astype(T, L.dtype), xp.astype(s, L.dtype), best)
+
+
+def _inverse_or_refusal(H_SS: Array, name: int) -> Array:
+    factor = cholesky(H_SS, f"the Gram on the support of row {name}")
+    inverted: Array = scipy.linalg.cho_solve(factor, np.eye(len(H_SS)), check_finite=False)
+    return inverted
 
 
 def exchange(L: Tableau, k: State) -> tuple[State, Any]:
-    """Every row after its best exchange, and (rows, 2) the decrease of f that it brings and what rounding may add."""
-    xp, K, rows = L.xp, L.K, k.places.shape[0]
-    a, b = xp.astype(k.best[:, 1], xp.int64), xp.astype(k.best[:, 2], xp.int64)
-    A, B, (_, _, width) = k.T[:, :, :K], k.T[:, :, K:], k.T.shape
-    first = xp.arange(rows, device=L.device)
-    T_a = xp.take(xp.reshape(k.T, (-1, width)), first * K + a, axis=0)
-    down = (first[:, None] * K + L.order[None, :K]) * width + (K + b)[:, None]
-    B_b = xp.reshape(xp.take(xp.reshape(k.T, (-1,)), xp.reshape(down, (-1,)), axis=0), (rows, K))
-    i, j = L.pick(k.places, a), L.pick(k.places, K + b)
-    A_aa, B_ab, s_b = (x[:, None] for x in (L.pick(T_a, a), L.pick(T_a, K + b), L.pick(k.s, b)))
-    A_a, B_a, d = T_a[:, :K], T_a[:, K:], A_aa * s_b + B_ab**2
+    """Every row after its best exchange, and (rows, 2) the decrease of f that it brings and what rounding may add.
+
+    The tableau is written over.
+    """
+    xp, K, T = L.xp, L.K, k.T
+    a, b = xp.astype(k.best[:, 1:2], xp.int64), xp.astype(k.best[:, 2:], xp.int64)
+    both = xp.concat([a, K + b], axis=1)
+    T_a, B_b = L.column(T, a), L.pick(T, K + b)[:, 0, :]
+    pivot, inputs, s_b = L.pick(T_a, both), L.pick(k.places, both), L.pick(k.s, b)
+    i, j, A_aa, B_ab = inputs[:, :1], inputs[:, 1:], pivot[:, :1], pivot[:, 1:]
+    A_a, B_a, d = T_a[:, :K], T_a[:, K:], A_aa * s_b + B_ab * B_ab
     alpha, beta = (A_a * B_ab - A_aa * B_b) / d, (A_a * s_b + B_b * B_ab) / d
-    h = L.entries(L.narrow, j[:, None], k.places)
-    C = h[:, K:] - xp.matmul(h[:, None, :K], B)[:, 0, :]
-    at_a, at_b = L.order[None, :] == a[:, None], L.order[None, :] == (K + b)[:, None]
-    s = xp.clip(k.s + (s_b * B_a**2 - 2 * B_ab * B_a * C - A_aa * C**2) / d, 0.0)
-    s = xp.where(at_b[:, K:], s_b / d, s)
-    w, g, judged = _moved(L, k, (i, j), (A, A_a, B_b, at_b), (A_aa, B_ab, s_b, d))
-    places = xp.where(at_a, j[:, None], xp.where(at_b, i[:, None], k.places))
-    at_i, at_j = (L.inputs[None, :] == x[:, None] for x in (i, j))
-    at = xp.where(at_i, (K + b)[:, None], xp.where(at_j, a[:, None], k.at))
-    down = xp.concat([B_b, xp.where(at_b[:, K:], -s_b, -C)], axis=1)
-    left = xp.stack([xp.where(at_a[:, :K], 1 - B_ab / d, beta), xp.where(at_a[:, :K], A_aa / d, alpha)], axis=2)
-    right = xp.stack([xp.where(at_b, T_a + 1, T_a), xp.where(at_a, down - 1, down)], axis=1)
-    w_S, g_c = L.pick(w, places[:, :K]), L.pick(g, places[:, K:])
-    best = update(L, k.T, left, right, (s, places, w_S, g_c, k.a, k.b))
-    return State(places, at, k.a, k.b, k.T, s, w, g, k.w0, k.r, best), judged
-
-
-def update(L: Tableau, T: Any, left: Any, right: Any, row: tuple[Any, ...]) -> Any:
-    """The exchange (2), written over T, and the best pairs after it: block by block, while a block is in the cache."""
-    found = []
-    for lo in range(0, T.shape[0], L.block):
-        hi = min(lo + L.block, T.shape[0])
-        T[lo:hi, ...] -= into(L.xp.matmul, left[lo:hi, ...], right[lo:hi, ...], out=L.scratch[: hi - lo, ...])  # (2)
-        found.append(best_pair(L, T[lo:hi, ...], *(x[lo:hi, ...] for x in row)))
-    return L.xp.concat(found, axis=0)
+    h = L.entries(L.narrow, j, k.places)
+    C = h[:, K:] - xp.matmul(T[:, K:, :], h[:, :K, None])[:, :, 0]
+    at_a, at_b = L.order == a, L.order == K + b
+    in_a, in_b = at_a[:, :K], at_b[:, K:]
+    w, g, judged = _moved(L, k, (i, j), (A_a, B_b, in_b), (A_aa, B_ab, s_b, d))
+    s = xp.clip(k.s + (s_b * B_a * B_a - (2 * B_ab * B_a + A_aa * C) * C) / d, 0.0)
+    s = xp.where(in_b, s_b / d, s)
+    down = xp.concat([B_b, xp.where(in_b, -s_b, -C)], axis=1)
+    left = xp.stack([xp.where(at_b, T_a + 1, T_a), xp.where(at_a, down - 1, down)], axis=2)
+    right = xp.stack([xp.where(in_a, 1 - B_ab / d, beta), xp.where(in_a, A_aa / d, alpha)], axis=1)
+    T = subtract_product(T, left, right)  # (2)
+    places = xp.where(at_a, j, xp.where(at_b, i, k.places))
+    at = xp.where(L.inputs == i, K + b, xp.where(L.inputs == j, a, k.at))
+    best = best_pair(L, T, s, places, L.pick(w, places[:, :K]), L.pick(g, places[:, K:]), k.a, k.b)
+    return State(places, at, k.a, k.b, k.w0, k.r, w, g, T, s, best), judged
 
 
 def _moved(L: Tableau, k: State, swapped: Any, sides: Any, scalars: Any) -> tuple[Any, Any, Any]:
     """Weights and gradients after the step (3), with the decrease of f in the difference form of `solvers.swaps`."""
-    xp, K, (i, j), (A, A_a, B_b, at_b) = L.xp, L.K, swapped, sides
-    A_aa, B_ab, s_b, d = (xp.astype(x, xp.float64) for x in scalars)
-    w_i, g_j = L.pick(k.w, i)[:, None], L.pick(k.g, j)[:, None]
+    xp, K, (i, j), (A_a, B_b, in_b) = L.xp, L.K, swapped, sides
+    A_aa, B_ab, s_b, d, A_a, B_b = (xp.astype(x, xp.float64) for x in (*scalars, A_a, B_b))
+    w_i, g_j = L.pick(k.w, i), L.pick(k.g, j)
     t, v = (B_ab * w_i - A_aa * g_j) / d, (B_ab * g_j + s_b * w_i) / d
-    back = _times(xp, A, xp.astype(L.pick(k.g, k.places[:, :K]), L.dtype))
-    step = xp.astype(B_b, xp.float64) * t + xp.astype(A_a, xp.float64) * v + xp.astype(back, xp.float64)
-    move = L.pick(xp.concat([-step, xp.where(at_b[:, K:], t, xp.zeros_like(t))], axis=1), k.at)  # (3)
-    move = xp.where(L.inputs[None, :] == i[:, None], -k.w, move)
+    g_S = xp.astype(L.pick(k.g, k.places[:, :K]), L.dtype)
+    back = xp.astype(xp.matmul(k.T[:, :K, :], g_S[:, :, None])[:, :, 0], xp.float64)
+    move = L.pick(xp.concat([-B_b * t - A_a * v - back, xp.where(in_b, t, 0.0)], axis=1), k.at)  # (3)
+    move = xp.where(L.inputs == i, -k.w, move)
     w = k.w + move
     g = L.gradient(w, k.w0, k.r)
     gain = -xp.sum((k.g + g) * move, axis=1) / 2
@@ -169,74 +176,84 @@ def _moved(L: Tableau, k: State, swapped: Any, sides: Any, scalars: Any) -> tupl
     return w, g, xp.stack([gain, gamma(4 * (L.n + 8)) * terms / 2], axis=1)
 
 
-def best_pair(L: Tableau, T: Any, s: Any, places: Any, w_S: Any, g_c: Any, a: Any, b: Any) -> Any:
-    """(rows, 3) the largest gain of a pair that the budget allows, its a and its b."""
-    xp, K = L.xp, L.K
-    removed = places[:, K:]
-    w, g = xp.astype(w_S, T.dtype), xp.astype(g_c, T.dtype)
-    diagonal = xp.linalg.diagonal(T[:, :, :K])
-    if a.shape[1]:
-        gain = _gains_of(L, T, s, places, diagonal, w, g, a, b)
-        at = xp.argmax(gain, axis=1)
+def best_pair(L: Tableau, T: Any, s: Any, places: Any, w: Any, g: Any, a: Any, b: Any) -> Any:
+    """(rows, 3) the gain of the best pair that the budget allows, its a and its b.
+
+    `w` are the weights at kept and `g` the gradients at removed places.
+    """
+    xp, K, unit = L.xp, L.K, float(L.xp.finfo(T.dtype).eps) / 2
+    kept, removed = places[:, :K], places[:, K:]
+    w, g, h = xp.astype(w, T.dtype), xp.astype(g, T.dtype), xp.astype(L.diagonal_at(removed), T.dtype)
+    A = xp.linalg.diagonal(T[:, :K, :])
+    near = s <= 4 * unit**0.5 * h  # a copy of kept inputs, or no input
+    if a.shape[1] or xp.any(near & (removed != L.n)):
+        return _best_of(L, T, s, h, unit, A, xp.where(kept == L.n, xp.inf, w), g, a, b)
+    root = xp.where(near, 0.0, 1 / xp.sqrt(xp.where(near, 1.0, s)))
+    rows = (T, root, g * root, xp.where(kept == L.n, 1.0, A), xp.where(kept == L.n, xp.inf, w))
+    return best_in_order(L, *rows)
+
+
+def best_in_order(L: Tableau, T: Any, root: Any, p: Any, A: Any, w: Any) -> Any:
+    """The best pair by (1): the removed inputs of the largest p_j^2, then all whose p_j^2 exceeds what those gain."""
+    xp, K, (rows, M), bound = L.xp, L.K, p.shape, p * p
+    first = xp.argsort(bound, axis=1, descending=True, stable=False)[:, : max(1, M // SHARE)]
+    gain = xp.full((rows * M,), -xp.inf, dtype=T.dtype, device=L.device)
+    flat = xp.reshape(first + xp.arange(0, rows * M, M, device=L.device)[:, None], (-1,))
+    _try(L, gain, flat, T, root, p, A, w)
+    best = xp.max(xp.reshape(gain, (rows, M)), axis=1, keepdims=True)
+    (flat,) = xp.nonzero(xp.reshape(bound > best, (-1,)) & (gain == -xp.inf))
+    _try(L, gain, flat, T, root, p, A, w)
+    gain = xp.reshape(gain, (rows, M))
+    b = xp.argmax(gain, axis=1)[:, None]
+    F = L.pick(T, K + b)[:, 0, :] * L.pick(root, b)
+    a = xp.argmin((F * L.pick(p, b) + w) ** 2 / (F * F + A), axis=1)[:, None]
+    return xp.concat([xp.astype(x, xp.float64) for x in (L.pick(gain, b) / 2, a, b)], axis=1)
+
+
+def _try(L: Tableau, gain: Any, flat: Any, T: Any, root: Any, p: Any, A: Any, w: Any) -> None:
+    """Twice the gains (1) of removed inputs, each with its best i, by their places in the flat (rows, m) `gain`."""
+    xp, (_, width, K), M = L.xp, T.shape, p.shape[1]
+    at_once = max(1, L.block * M // 2)
+    for lo in range(0, flat.shape[0], at_once):
+        part = flat[lo : min(lo + at_once, flat.shape[0])]
+        row, j = part // M, part % M
+        p_j = xp.take(xp.reshape(p, (-1,)), part, axis=0)
+        B = xp.take(xp.reshape(T, (-1, K)), row * width + K + j, axis=0)
+        B *= xp.take(xp.reshape(root, (-1,)), part, axis=0)[:, None]
+        F = B * p_j[:, None]
+        F += xp.take(w, row, axis=0)
+        F *= F
+        B *= B
+        B += xp.take(A, row, axis=0)
+        F /= B
+        replace_rows(gain, part, p_j * p_j - xp.min(F, axis=1))
+
+
+def _best_of(L: Tableau, T: Any, s: Any, h: Any, unit: float, A: Any, w: Any, g: Any, a: Any, b: Any) -> Any:
+    """The best of listed pairs, or of all where some s_j is nearly 0, by gains over the common denominator."""
+    xp, (rows, width, K) = L.xp, T.shape
+    if not a.shape[1]:
+        gain = pair_gains(
+            xp, T[:, K:, :], s[:, :, None], h[:, :, None], unit, A[:, None, :], w[:, None, :], g[:, :, None]
+        )
+        gain = xp.reshape(gain, (rows, -1))
+        at = xp.argmax(gain, axis=1)[:, None]
+        chosen = (L.pick(gain, at), at % K, at // K)
+    else:
+        listed = a >= 0
+        a, b = xp.where(listed, a, 0), xp.where(listed, b, 0)
+        B = L.pick(xp.reshape(T, (rows, width * K)), (K + b) * K + a)
+        gain = pair_gains(xp, B, L.pick(s, b), L.pick(h, b), unit, L.pick(A, a), L.pick(w, a), L.pick(g, b))
+        gain = xp.where(listed, gain, -xp.inf)
+        at = xp.argmax(gain, axis=1)[:, None]
         chosen = (L.pick(gain, at), L.pick(a, at), L.pick(b, at))
-        return xp.stack([xp.astype(x, xp.float64) for x in chosen], axis=1)
-    h = xp.astype(L.diagonal_at(removed), T.dtype)
-    nearly = s <= 4 * L.unit**0.5 * h
-    if T.dtype == L.dtype and not xp.any(nearly & (removed != L.n)):
-        return _by_columns(L, T, xp.where(nearly, xp.zeros_like(s), 1 / xp.sqrt(s)), places, diagonal, w, g)
-    gain = pair_gains(L, T[:, :, K:], s[:, None, :], h[:, None, :], diagonal[:, :, None], w[:, :, None], g[:, None, :])
-    return _largest(L, xp.where((places[:, :K] == L.n)[:, :, None], -xp.inf, gain))
+    return xp.concat([xp.astype(x, xp.float64) for x in chosen], axis=1)
 
 
-def pair_gains(L: Tableau, B: Any, s: Any, h: Any, diagonal: Any, w: Any, g: Any) -> Any:
-    """The gains (1) of `solvers.swaps` over the common denominator; -inf where that is rounding."""
-    xp, unit = L.xp, float(np.finfo(np.float64).eps) / 2 if B.dtype == L.xp.float64 else L.unit
-    d = diagonal * s + B * B
-    gain = diagonal * (g * g) - 2 * B * (w * g) - s * (w * w)
-    possible = d > L.n * unit / (1 - L.n * unit) * diagonal * h
-    return xp.where(possible, gain / xp.where(possible, 2 * d, xp.ones_like(d)), -xp.inf)
-
-
-def _gains_of(L: Tableau, T: Any, s: Any, places: Any, diagonal: Any, w: Any, g: Any, a: Any, b: Any) -> Any:
-    xp, (rows, K, width) = L.xp, T.shape
-    listed = a >= 0
-    a, b = xp.where(listed, a, 0), xp.where(listed, b, 0)
-    flat = (xp.arange(rows, device=L.device)[:, None] * K + a) * width + K + b
-    B = xp.reshape(xp.take(xp.reshape(T, (-1,)), xp.reshape(flat, (-1,)), axis=0), a.shape)
-    h = xp.astype(L.diagonal_at(L.pick(places, K + b)), T.dtype)
-    gain = pair_gains(L, B, L.pick(s, b), h, L.pick(diagonal, a), L.pick(w, a), L.pick(g, b))
-    return xp.where(listed, gain, -xp.inf)
-
-
-def _by_columns(L: Tableau, T: Any, root: Any, places: Any, diagonal: Any, w: Any, g: Any) -> Any:
-    """The best pair by (1); `root` is 1 / sqrt(s), and 0 where there is no input."""
-    xp, K, (rows, _, width) = L.xp, L.K, T.shape
-    empty, p = places[:, :K] == L.n, g * root
-    w = xp.where(empty, xp.inf, w)
-    F, D = (x[:rows, ...] for x in L.columns)
-    F = into(xp.multiply, T[:, :, K:], root[:, None, :], out=F)
-    D = into(xp.multiply, F, F, out=D)
-    D += xp.where(empty, xp.ones_like(diagonal), diagonal)[:, :, None]
-    F *= p[:, None, :]
-    F += w[:, :, None]
-    F *= F
-    F /= D
-    gain = p * p - xp.min(F, axis=1)  # (1)
-    b = xp.argmax(gain, axis=1)
-    down = xp.arange(rows * K, device=L.device) * (width - K) + xp.reshape(
-        xp.broadcast_to(b[:, None], (rows, K)), (-1,)
-    )
-    a = xp.argmin(xp.reshape(xp.take(xp.reshape(F, (-1,)), down, axis=0), (rows, K)), axis=1)
-    return xp.stack([xp.astype(x, xp.float64) for x in (L.pick(gain, b) / 2, a, b)], axis=1)
-
-
-def _largest(L: Tableau, gain: Any) -> Any:
-    xp, (rows, _, M) = L.xp, gain.shape
-    flat = xp.reshape(gain, (rows, -1))
-    at = xp.argmax(flat, axis=1)
-    return xp.stack([xp.astype(x, xp.float64) for x in (L.pick(flat, at), at // M, at % M)], axis=1)
-
-
-def _times(xp: Any, A: Any, x: Any) -> Any:
-    """A_r x_r for every row r of the batch."""
-    return xp.matmul(A, x[:, :, None])[:, :, 0]
+def pair_gains(xp: Any, B: Any, s: Any, h: Any, unit: float, A: Any, w: Any, g: Any) -> Any:
+    """The gains (1) of `solvers.swaps`; -inf where their denominator is rounding, and where w marks no input."""
+    rounding, d = B.shape[-1] * unit, A * s + B * B
+    possible = (d > rounding / (1 - rounding) * A * h) & (w < xp.inf)
+    w = xp.where(w < xp.inf, w, 0.0)
+    gain = A * (g * g) - 2 * B * (w * g) - s * (w * w)
+    return xp.where(possible, gain / xp.where(possible, 2 * d, 1.0), -xp.inf)

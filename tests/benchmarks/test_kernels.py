@@ -20,7 +20,7 @@ SHAPE = (8, 16)
 
 @pytest.fixture(scope="module")
 def records() -> list[dict]:
-    return list(kernels.kernels(shapes=(SHAPE,), rounds=3))
+    return list(kernels.kernels(shapes=(SHAPE,), rounds=3, exchanged=(SHAPE,)))
 
 
 def test_twins_are_timed_against_their_products_and_their_reference(records: list[dict]) -> None:
@@ -31,8 +31,9 @@ def test_twins_are_timed_against_their_products_and_their_reference(records: lis
         ("iht twin", "1 products with the Gram"),
         ("iht reference, float64", "iht twin"),
     ]
-    assert {against for _, against in pairs[4:]} == {"torch.sort", "torch.kthvalue", "torch.topk"}
-    assert len(pairs) == 4 + 9
+    assert {against for _, against in pairs[4:13]} == {"torch.sort", "torch.kthvalue", "torch.topk"}
+    assert {against for _, against in pairs[13:]} == {"swaps twin"}
+    assert len(pairs) == 4 + 9 + 3
 
 
 def test_a_record_holds_both_sides_and_their_ratio(records: list[dict], tmp_path: Path) -> None:
@@ -43,12 +44,11 @@ def test_a_record_holds_both_sides_and_their_ratio(records: list[dict], tmp_path
         assert r["ratio_min"] == r["seconds_min"][0] / r["seconds_min"][1] > 0
         assert all(least <= middle for least, middle in zip(r["seconds_min"], r["seconds"], strict=True))
         assert (r["shape"], r["rounds"], r["device"]) == (list(SHAPE), 3, "cpu")
-    assert _ratios(records).row_count == 13
+    assert _ratios(records).row_count == 16
 
 
 def test_the_agreement_of_the_precisions_is_recorded(records: list[dict]) -> None:
-    found = records[-1]
-    assert found["benchmark"] == "kernel-agreement"
+    (found,) = (record for record in records if record["benchmark"] == "kernel-agreement")
     assert 0 <= found["support_difference"] <= SHAPE[0] * SHAPE[1]
     assert abs(found["relative_gap"]) < 1
 
