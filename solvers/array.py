@@ -129,7 +129,8 @@ def inverse(A: Any) -> tuple[Any, list[int]]:
     if host is None:
         failed = [q for q in range(A.shape[0]) if not _is_positive_definite(xp, A[q, ...])]
         return A if failed else xp.linalg.inv(A), failed
-    potrf, potri = (scipy.linalg.lapack.get_lapack_funcs((name,), (host,))[0] for name in ("potrf", "potri"))
+    lapack, wide = scipy.linalg.lapack, host.dtype == np.float64
+    potrf, potri = (lapack.dpotrf, lapack.dpotri) if wide else (lapack.spotrf, lapack.spotri)
     found, failed = np.empty_like(host), []
     for q, matrix in enumerate(host):
         factor, flaw = potrf(matrix.T, lower=1, clean=1)
