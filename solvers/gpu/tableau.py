@@ -9,9 +9,9 @@ so that the removed inputs are tried in the order of p_j^2, until what was found
 exchange (2)-(4) there is one product: beta_a = 1 and alpha_a = 0 would clear row a, column a and row b, and what
 belongs there is a combination of what is at hand.
 
-T <- T - (T_:a + e_b) beta'' - ([B_:b; -C_j:'] - e_a) alpha'',   beta'_a = 1 - B_ij / d,   alpha'_a = A_ii / d    (2)
+T <- T - (T_:a + e_b) y' - ([B_:b; -C_j:'] - e_a) x',   y_a = 1 - B_ij / d,   x_a = A_ii / d                     (2)
 
-and beta', alpha' equal to beta, alpha elsewhere. With t = (B_ij w_i - A_ii g_j) / d and v = (B_ij g_j + s_j w_i) / d
+and y, x equal to beta, alpha elsewhere. With t = (B_ij w_i - A_ii g_j) / d and v = (B_ij g_j + s_j w_i) / d
 
 w_S <- w_S - B_:j t - A_:i v - A g_S,   w_j = t                                                                   (3)
 
