@@ -18,18 +18,20 @@ import solvers
 from benchmarks.records import Record, make_record
 from llm_pipeline import gram
 from llm_pipeline.gram import CHUNK_TOKENS
-from solvers import iht, maiht
+from solvers import iht, maiht, swaps
 from solvers.array import Place
 from solvers.door import place_of
 from solvers.gpu import iht as fast_iht
 from solvers.gpu import maiht as fast_maiht
 from solvers.gpu import select
+from solvers.gpu import swaps as fast_swaps
 from solvers.gpu.layer import Layer
 from solvers.problem import Gram, LayerProblem
 from solvers.sparsity import KeepNofM, KeepPerLayer, KeepPerRow, Sparsity
 
 SHAPES = ((1024, 4096), (4096, 1024))  # (out, in): attention output and MLP input of a small LLaMA
 ROUNDS = 5
+EXCHANGED = ((64, 256), (8, 688))  # (out, in): rows of the 5 M model's layers; the reference takes 0.4 s for each
 STEP = 0.5  # any step below 1/L takes the same time
 
 Act = Callable[[], object]
@@ -40,6 +42,7 @@ def kernels(
     *,
     shapes: tuple[tuple[int, int], ...] = SHAPES,
     rounds: int = ROUNDS,
+    exchanged: tuple[tuple[int, int], ...] = EXCHANGED,
     device: str = "cpu",
     progress: Callable[[int, int, str], None] = lambda done, of, what: None,
 ) -> Iterator[Record]:
@@ -50,6 +53,7 @@ def kernels(
     seed : of the layer
     shapes : (out, in) of the layers
     rounds : times that every act is timed, in turn
+    exchanged : (out, in) of the layers whose swaps are timed
     device : of the twins; the reference is NumPy's, on the CPU
     """
     for n, (out, inputs) in enumerate(shapes):
@@ -66,6 +70,10 @@ def kernels(
         for what, against in acts:
             yield _record(problem, rounds, seed, device, what, against)
         yield agreement(problem, place, seed, device)
+    for out, inputs in exchanged:
+        problem = layer(out, inputs, seed)
+        for what, against in exchanges(problem, device):
+            yield _record(problem, rounds, seed, device, what, against)
 
 
 def layer(out: int, inputs: int, seed: int) -> LayerProblem:
@@ -153,6 +161,17 @@ def triangles(inputs: int, seed: int, device: str) -> Iterator[tuple[Named, Name
     """The Gram of one chunk of tokens: the triangle that counts against the whole product."""
     X = torch.randn(CHUNK_TOKENS, inputs, generator=torch.Generator().manual_seed(seed)).to(device)
     yield ("triangle of a Gram", partial(_waited, gram.lower, X)), ("its whole", partial(_waited, gram.product, X, X))
+
+
+def exchanges(problem: LayerProblem, device: str) -> Iterator[tuple[Named, Named]]:
+    """All swaps from the largest weights, the reference against its twin; on the CPU the twin runs in NumPy."""
+    place = Place.of(np.zeros(1) if device == "cpu" else torch.zeros(1, device=device), "float32")
+    inputs = problem.shape[1]
+    for budget in (KeepPerRow(inputs // 2), KeepPerRow(inputs - 7 * inputs // 10), KeepNofM(2, 4)):
+        W = budget.prox(problem.W0)
+        slow = partial(swaps.swaps, problem, budget, W, None)
+        fast = partial(fast_swaps.swaps, problem, budget, W, None, place)
+        yield (f"swaps reference {budget}, float64", slow), ("swaps twin", fast)
 
 
 def _waited(function: Callable[..., Any], *arguments: Any) -> None:

@@ -24,6 +24,7 @@ from theory_checks import (
     mutants_rungs,
     mutants_solvers,
     mutants_structure,
+    mutants_swap_twin,
     mutants_twins,
 )
 from theory_checks.claims import CLAIMS
@@ -236,6 +237,7 @@ MUTANTS = (
     *mutants_penalty.MUTANTS,
     *mutants_solvers.MUTANTS,
     *mutants_twins.MUTANTS,
+    *mutants_swap_twin.MUTANTS,
     *mutants_rungs.MUTANTS,
     *mutants_rates.MUTANTS,
     *mutants_convex.MUTANTS,
