@@ -117,6 +117,11 @@ def selections(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Nam
         yield (f"mask {budget}", mask), ("torch.sort", partial(_waited, torch.sort, rows))
         yield (f"mask {budget}", mask), ("torch.kthvalue", partial(_waited, torch.kthvalue, rows, cut))
         yield (f"mask {budget}", mask), ("torch.topk", partial(_waited, torch.topk, rows, budget.keep))
+        if rows.shape[1] > select.NARROW:
+            yield (
+                (f"mask {budget}", mask),
+                ("radix passes", partial(_waited, select.radix, place.xp, rows, budget.keep)),
+            )
 
 
 def _waited(function: Callable[..., Any], *arguments: Any) -> None:
