@@ -28,9 +28,11 @@ BENCHMARKS = {
     "llm": "methods x sparsities x seeds on a model of yours: perplexity, layer error, seconds, certificates",
     "layers": "methods x sparsities layer by layer: error found, refined, swapped, on calibration and held-out text",
     "kernels": "fast twins against products, reference and sorting; rungs of precision (also of a --model's layers)",
+    "gpu": "a CUDA device: copies and products, then selection, steps and a LLaMA block as shares of them (make gpu)",
 }
 # What only some benchmarks read, with the value that means nothing was typed.
 LAYERS_ONLY: dict[str, Any] = {"blocks": None, "layers": None}
+GPU_ONLY: dict[str, Any] = {"device": "cuda", "scale": 1, "minutes": 6.0}
 MODELS_ONLY: dict[str, Any] = {
     "refine": "none",
     "length": None,
@@ -80,8 +82,12 @@ def run(
     seeds: Annotated[
         str | None, typer.Option(help="Seeds of several calibration draws, 0,1,2; every run once for each.")
     ] = None,
+    device: Annotated[str, typer.Option(help="gpu: cuda, cuda:1, or cpu to try every line without one.")] = "cuda",
+    scale: Annotated[int, typer.Option(help="gpu: every side divided by it, 64 for a try.", min=1)] = 1,
+    minutes: Annotated[float, typer.Option(help="gpu: no measurement begins after them.", min=0)] = 6.0,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for runs and records.jsonl (runs/demo, otherwise runs/NAME).")
+        Path | None,
+        typer.Option(help="Folder for runs and records.jsonl (runs/demo, otherwise runs/NAME); gpu: or FILE.jsonl."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -89,7 +95,7 @@ def run(
 
     Example: python -m benchmarks run llm --model M --calibration train.txt:128x256 --text test.txt --sparsities 50%,60%
     """
-    out = out or Path("runs") / (name if name in ("theory", "layers", "kernels") else "demo")
+    out = out or Path("runs") / (name if name in ("theory", "layers", "kernels", "gpu") else "demo")
     with exit_codes(interrupted="runs and records so far were kept"):
         if name not in BENCHMARKS:
             raise Refusal(f"unknown benchmark '{name}'.{near(name, BENCHMARKS)} Known: {', '.join(BENCHMARKS)}.")
@@ -98,8 +104,12 @@ def run(
         layerwise = {"blocks": blocks, "layers": layers}
         stages = {"refine": refine, "error_correction": error_correction, "inputs": inputs, "allocate": allocate}
         modelwise = {"length": length, "protocol": protocol, "seeds": seeds, **stages}
-        _refuse_unread(name, {**layerwise, **modelwise})
+        devicewise = {"device": device, "scale": scale, "minutes": minutes}
+        _refuse_unread(name, {**layerwise, **modelwise, **devicewise})
+        if name == "gpu" and _absent(device):
+            return
         own = {**layerwise, "seed": seed} if name == "layers" else {**modelwise, "seeds": _seeds(seeds, seed)}
+        own |= devicewise if name == "gpu" else {}
         records = _measure(name, out, **options, **chosen, **own)
     if as_json:
         print(json.dumps({"out": str(out), "records": records}, indent=1))
@@ -110,10 +120,26 @@ def run(
 def _refuse_unread(name: str, typed: dict[str, Any]) -> None:
     """An option that a benchmark does not read would be believed to have worked."""
     unread = MODELS_ONLY if name == "layers" else LAYERS_ONLY
-    strange = [f"--{option.replace('_', '-')}" for option, untouched in unread.items() if typed[option] != untouched]
+    strange = [_flag(option) for option, untouched in unread.items() if typed[option] != untouched]
     if strange:
         hint = "It measures every stage, refine=exact among them" if name == "layers" else "They belong to layers"
         raise Refusal(f"the benchmark {name} does not read {', '.join(strange)}. {hint}; leave them out.")
+    strange = [_flag(option) for option, untouched in GPU_ONLY.items() if typed[option] != untouched]
+    if strange and name != "gpu":
+        raise Refusal(f"the benchmark {name} does not read {', '.join(strange)}. They belong to gpu; leave them out.")
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def _absent(device: str) -> bool:
+    """Whether there is nothing to measure on; then it says so."""
+    from benchmarks import gpu
+
+    if not gpu.present(device):
+        screen.print(gpu.NONE)
+    return not gpu.present(device)
 
 
 def _words(typed: str) -> tuple[str, ...]:
@@ -133,9 +159,13 @@ def _measure(name: str, out: Path, **options: Any) -> list[dict[str, Any]]:
     records = []
     with progress_bar() as progress:
         for record in _records(name, out, progress, options):
-            append(out / "records.jsonl", record)
+            append(_file(out), record)
             records.append(record)
     return records
+
+
+def _file(out: Path) -> Path:
+    return out if out.suffix == ".jsonl" else out / "records.jsonl"
 
 
 def _records(
@@ -159,6 +189,10 @@ def _records(
 
         seed, real = options["seeds"][0], {key: options[key] for key in ("model", "calibration")}
         return chain(kernels(seed, progress=progress), ladder(seed, progress=progress, **real))
+    if name == "gpu":
+        from benchmarks.gpu import measure as on_device
+
+        return on_device(options["seeds"][0], progress=progress, **{key: options[key] for key in GPU_ONLY})
     from benchmarks.llm import compare
 
     return compare(out, progress=progress, fresh=name == "demo", **options)
@@ -175,6 +209,11 @@ def _print(name: str, records: list[dict[str, Any]], out: Path) -> None:
 
         for part in told(records):
             screen.print(part, highlight=False, soft_wrap=True)
+    elif name == "gpu":
+        from benchmarks.gpu import told as lines
+
+        for line in lines(records):
+            screen.print(line, highlight=False, soft_wrap=True)
     elif name == "kernels":
         from benchmarks.ladder import table
 
@@ -182,7 +221,7 @@ def _print(name: str, records: list[dict[str, Any]], out: Path) -> None:
         screen.print(table(records))
     else:
         screen.print(_table(records))
-    screen.print(f"records in {out / 'records.jsonl'}", highlight=False, soft_wrap=True)
+    screen.print(f"records in {_file(out)}", highlight=False, soft_wrap=True)
 
 
 def _counts(records: list[dict[str, Any]]) -> str:

@@ -103,15 +103,15 @@ def steps(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Named]]:
 class Walk:
     """A method one step at a time, with the sums that the loop takes after each."""
 
-    def __init__(self, method: Any, layer: Any, sparsity: Sparsity, state: Any = None) -> None:
-        self.method, self.layer, self.sparsity = method, layer, sparsity
-        self.state = method.start(layer, STEP) if state is None else state
+    def __init__(self, method: Any, layer: Any, sparsity: Sparsity, state: Any = None, s: float = STEP) -> None:
+        self.method, self.layer, self.sparsity, self.s = method, layer, sparsity, s
+        self.state = method.start(layer, s) if state is None else state
 
     def go(self) -> None:
-        x, self.state = self.state.x, self.method.step(self.layer, self.sparsity, STEP, self.state)
+        x, self.state = self.state.x, self.method.step(self.layer, self.sparsity, self.s, self.state)
         if isinstance(self.layer, Layer):
             self.layer.square(self.state.v, x)
-            int(self.layer.xp.count_nonzero(self.state.x))
+            self.layer.nonzeros(self.state.x)
         else:
             float(np.square(self.state.v - x).sum())
             np.count_nonzero(self.state.x)
@@ -155,6 +155,11 @@ def selections(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Nam
         yield (f"mask {budget}", mask), ("torch.sort", partial(_waited, torch.sort, rows))
         yield (f"mask {budget}", mask), ("torch.kthvalue", partial(_waited, torch.kthvalue, rows, cut))
         yield (f"mask {budget}", mask), ("torch.topk", partial(_waited, torch.topk, rows, budget.keep))
+        if rows.shape[1] > select.NARROW:
+            yield (
+                (f"mask {budget}", mask),
+                ("radix passes", partial(_waited, select.radix, place.xp, rows, budget.keep)),
+            )
 
 
 def triangles(inputs: int, seed: int, device: str) -> Iterator[tuple[Named, Named]]:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Before Triton is imported: its kernels run interpreted, on NumPy, where there is no device to compile them for.
+os.environ.setdefault("TRITON_INTERPRET", str(int(not Path("/dev/nvidiactl").exists())))
+
 # isort: off
 import llm_pipeline.waiting  # noqa: F401 - before NumPy and torch start their threads
 

@@ -42,7 +42,7 @@ def test_the_mathematics_imports_without_any_framework():
         for path in SOURCES
         if path.parts[len(ROOT.parts)] in ("solvers", "theory_checks") and path.stem not in ("strategies", "__main__")
     ]
-    blocked = ("torch", "transformers", "cupy", "safetensors", "hypothesis", "array_api_strict")
+    blocked = ("torch", "triton", "transformers", "cupy", "safetensors", "hypothesis", "array_api_strict")
     program = (
         f"import sys\nfor name in {blocked!r}: sys.modules[name] = None\n"
         f"import {', '.join(modules)}, theory_checks.__main__\n"

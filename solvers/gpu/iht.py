@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from solvers.array import Place
 from solvers.gpu.iterate import iterate
 from solvers.gpu.layer import Layer
-from solvers.gpu.select import penalty
 from solvers.problem import LayerProblem
 from solvers.solution import Solution
 from solvers.sparsity import Sparsity
@@ -34,10 +33,10 @@ def start(layer: Layer, s: float) -> State:
 
 def step(layer: Layer, sparsity: Sparsity, s: float, k: State) -> State:
     x, P = layer.lend(2, (k.x, k.ux))
-    x = layer.prox(sparsity, layer.combined([(1.0, k.ux)], x), s)  # (1)
+    x, g = layer.candidate(sparsity, [(1.0, k.ux)], s, x)  # (1)
     P = layer.product(x, P)
-    Fx = layer.value(x, P) + penalty(sparsity, x)  # (2)
-    return State(x, x, layer.forward(x, P, s), Fx, Fx)
+    fx, _, ux = layer.compared(x, P, x, P, s)
+    return State(x, x, ux, fx + g, fx + g)  # (2)
 
 
 def resume(layer: Layer, s: float, k: State, x_prev: Any) -> State:

@@ -102,5 +102,5 @@ def _note(trace: Trace, layer: Layer, state: Any, sparsity: Sparsity, move: floa
     trace.objective.append(state.Fx)
     trace.plain.append(state.Fv)
     trace.move.append(move)
-    trace.nonzeros.append(int(layer.xp.count_nonzero(state.x)))
+    trace.nonzeros.append(layer.nonzeros(state.x))
     trace.level.append(float(sparsity.level))

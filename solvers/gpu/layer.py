@@ -18,13 +18,14 @@ from solvers.array import Place, into
 from solvers.gpu import precision, select
 from solvers.problem import LayerProblem
 from solvers.refusal import Refusal
-from solvers.sparsity import Sparsity
+from solvers.sparsity import L0, Sparsity
 
 
 class Layer:
     """f of a `LayerProblem` on a `Place`, with buffers that are lent again once no state holds them.
 
-    Sums are taken row by row in the precision of the place and added up in float64.
+    Sums are taken row by row in the precision of the place and added up in float64. Where `kernels_for` finds Triton
+    kernels, `candidate` and `compared` are theirs; everywhere else the array text of the same two methods.
     """
 
     def __init__(self, problem: LayerProblem, place: Place, buffers: int) -> None:
@@ -36,11 +37,30 @@ class Layer:
         self.R = None if problem.R is None else place.put(problem.R)
         self.buffers = [self.xp.empty_like(self.W0) for _ in range(buffers)]
         self.scratch = (self.xp.empty_like(self.W0), self.xp.empty_like(self.W0))
+        self.kernels = select.kernels_for(self.W0)
+        self.counts: dict[int, Any] = {}  # nonzeros that a kernel counted, by the buffer that it wrote
 
     def lend(self, count: int, held: Iterable[Any]) -> list[Any]:
         """Buffers that are none of the arrays `held`."""
         busy = {id(array) for array in held}
-        return [buffer for buffer in self.buffers if id(buffer) not in busy][:count]
+        lent = [buffer for buffer in self.buffers if id(buffer) not in busy][:count]
+        for buffer in lent:
+            self.counts.pop(id(buffer), None)
+        return lent
+
+    def candidate(self, sparsity: Sparsity, terms: list[tuple[float, Any]], s: float, out: Any) -> tuple[Any, float]:
+        """prox_{sg} of the sum of coefficients times arrays, written over `out`, and g of it."""
+        if self.kernels and self.kernels.serves(sparsity, out):
+            V, counts = self.kernels.candidate(sparsity, terms, s, out)
+            self.counts[id(V)] = counts
+            return V, sparsity.lam * self.nonzeros(V) if isinstance(sparsity, L0) else 0.0
+        V = self.prox(sparsity, self.combined(terms, out), s)
+        return V, select.penalty(sparsity, V)
+
+    def nonzeros(self, V: Any) -> int:
+        """|V|_0, counted when V was written where a kernel wrote it."""
+        counts = self.counts.get(id(V))
+        return int(self.xp.count_nonzero(V)) if counts is None else int(self.kernels.total(counts))
 
     def prox(self, sparsity: Sparsity, Z: Any, s: float) -> Any:
         """prox_{sg}(Z), written over Z."""
@@ -72,6 +92,14 @@ class Layer:
         """f(z) - f(v) from both products, accurate however near z is to v."""
         d, P = into(self.xp.subtract, z, v, out=self.scratch[0]), into(self.xp.add, Pz, Pv, out=self.scratch[1])
         return self.inner(P, d) / 2 + self._drift(d)  # (3)
+
+    def compared(self, z: Any, Pz: Any, v: Any, Pv: Any, s: float) -> tuple[float, float, Any]:
+        """f(v), f(z) - f(v), and u(z) written over P_z."""
+        if self.kernels:
+            value, gain = self.kernels.compared(z, Pz, v, Pv, self.W0, self.R, s)  # (2), (3)
+            return value + self.e0, gain, Pz
+        change = 0.0 if z is v else self.change(z, Pz, v, Pv)
+        return self.value(v, Pv), change, self.forward(z, Pz, s)
 
     def forward(self, w: Any, P: Any, s: float) -> Any:
         """u(w), written over its product."""

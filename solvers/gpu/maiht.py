@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from solvers.array import Place
 from solvers.gpu.iterate import iterate
 from solvers.gpu.layer import Layer
-from solvers.gpu.select import penalty
 from solvers.problem import LayerProblem
 from solvers.solution import Solution
 from solvers.sparsity import Sparsity
@@ -51,13 +50,11 @@ def start(layer: Layer, s: float) -> State:
 def step(layer: Layer, sparsity: Sparsity, s: float, k: State) -> State:
     z, v, Pz, Pv = layer.lend(4, (k.x, k.ux, k.u_prev, k.uz))
     c1, c2 = k.t_prev / k.t, (k.t_prev - 1) / k.t
-    z = layer.prox(sparsity, layer.combined([(1 - c1 + c2, k.ux), (c1, k.uz), (-c2, k.u_prev)], z), s)  # (1)
-    v = layer.prox(sparsity, layer.combined([(1.0, k.ux)], v), s)  # (2)
+    z, gz = layer.candidate(sparsity, [(1 - c1 + c2, k.ux), (c1, k.uz), (-c2, k.u_prev)], s, z)  # (1)
+    v, gv = layer.candidate(sparsity, [(1.0, k.ux)], s, v)  # (2)
     Pz, Pv = layer.product(z, Pz), layer.product(v, Pv)
-    gz, gv = penalty(sparsity, z), penalty(sparsity, v)
-    Fv = layer.value(v, Pv) + gv  # (3)
-    gain = layer.change(z, Pz, v, Pv) + (gz - gv)  # (4)
-    uz = layer.forward(z, Pz, s)
+    fv, change, uz = layer.compared(z, Pz, v, Pv, s)
+    Fv, gain = fv + gv, change + (gz - gv)  # (3), (4)
     x, ux, Fx = (z, uz, Fv + gain) if gain <= 0 else (v, layer.forward(v, Pv, s), Fv)  # (5)
     return State(x, z, v, ux, k.ux, uz, (1 + sqrt(1 + 4 * k.t**2)) / 2, k.t, Fx, Fv)
 

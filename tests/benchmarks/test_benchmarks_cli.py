@@ -45,7 +45,7 @@ def test_options_are_frozen() -> None:
     assert [p.opts[0] for p in command.params] == [
         *("name", "--model", "--calibration", "--text", "--methods", "--sparsities", "--refine", "--swaps"),
         *("--error-correction", "--inputs", "--allocate", "--length", "--protocol", "--blocks", "--layers", "--seed"),
-        *("--seeds", "--out", "--json"),
+        *("--seeds", "--device", "--scale", "--minutes", "--out", "--json"),
     ]
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from itertools import product
 
+import array_api_compat
 import numpy as np
 import pytest
 
@@ -48,8 +49,33 @@ def test_every_library_finds_the_reference_mask_bit_for_bit(backend, dtype):
     expected = _digest(budget.mask(scores) for budget, scores in pairs)
     found = _digest(backend.numpy(select.mask(budget, backend.array(scores, dtype))) for budget, scores in pairs)
     assert found == expected
+    signs = np.where(np.arange(SHAPE[1]) % 3, 1.0, -1.0).astype(dtype)
+    pairs = [(keep, scores * sign) for keep in (1, 12, 23) for scores in _scores(dtype).values() for sign in (1, signs)]
+    given = [(keep, backend.array(scores, dtype)) for keep, scores in pairs]
+    radix = [select.radix(array_api_compat.array_namespace(scores), scores, keep) for keep, scores in given]
+    assert _digest(map(backend.numpy, radix)) == _digest(largest(scores, keep) for keep, scores in pairs)
+
+
+def test_a_digest_knows_the_other_tie_rule():
+    pairs = [(budget, scores) for budget in _budgets() for scores in _scores("float64").values()]
+    found = _digest(budget.mask(scores) for budget, scores in pairs)
     higher = _digest(budget.mask(scores[:, ::-1])[:, ::-1] for budget, scores in pairs)
-    assert found != higher  # the other tie rule is another digest
+    assert found != higher
+
+
+@pytest.mark.parametrize("defect", ["a bit forgotten", "bits unordered", "ties upward"])
+def test_a_defect_of_the_radix_passes_is_noticed(defect, monkeypatch):
+    exact, tied = select.ordered_bits, select.first_of_tied
+    if defect == "a bit forgotten":
+        monkeypatch.setattr(select, "ordered_bits", lambda scores: (exact(scores)[0] & ~1, 64))
+    elif defect == "bits unordered":
+        monkeypatch.setattr(select, "ordered_bits", lambda scores: (scores.view(np.int64), 64))
+    else:
+        turned = lambda xp, bits, kth, keep: tied(xp, bits[:, ::-1], kth, keep)[:, ::-1]  # noqa: E731
+        monkeypatch.setattr(select, "first_of_tied", turned)
+    every = [*_scores("float64").values(), -_scores("float64")["continuous"]]
+    xp = array_api_compat.array_namespace(every[0])
+    assert any((select.radix(xp, scores, 12) != largest(scores, 12)).any() for scores in every)
 
 
 @pytest.mark.parametrize("width", [4, select.NARROW + 1])
