@@ -193,17 +193,16 @@ def _float32_products(xp: Any, how: str) -> Iterator[None]:
         xp.set_float32_matmul_precision(before)
 
 
-<<<<<<< HEAD
 def has_tensor_cores(array: Any) -> bool:
     """Whether products of an array can be left to tensor cores: torch on CUDA; all else emulates them."""
     return bool(array_api_compat.is_torch_array(array)) and array.device.type == "cuda"
-=======
+
+
 def _is_positive_definite(xp: Any, A: Any) -> bool:
     try:
         return bool(xp.all(xp.isfinite(xp.linalg.cholesky(A))))  # CuPy returns nan where others raise
     except np.linalg.LinAlgError:
         return False
->>>>>>> swaps
 
 
 def _takes_out(array: Any) -> bool:
