@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +21,9 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from llm_pipeline.__main__ import app
 
 TIMES = {"layers.jsonl": ("seconds",), "summary.json": ("seconds", "peak_memory_bytes", "hidden_states")}
 KILLED = -signal.SIGKILL
@@ -29,6 +37,7 @@ LLAMA = {
     "max_position_embeddings": 64,
     "tie_word_embeddings": True,
 }
+WANDA = ("--method", "wanda")
 MAIHT = ("--method", "maiht", "--set", "iters=8", "--refine", "gradient:2", "--text", "ids.npy")
 
 
@@ -127,12 +136,13 @@ def go_on(server: Server, out: Path, *options: str, **more: Any) -> int:
 def kinds(events: Path) -> dict[str, list[int]]:
     """Numbers of the writes of a run, by what is written how."""
     found: dict[str, list[int]] = {}
-    for n, line in enumerate(events.read_text().splitlines(), 1):
+    for n, line in enumerate(events.read_text().replace(events.stem, "OUT").splitlines(), 1):
         found.setdefault(re.sub(r"-?\d+(-of-\d+)?", "-N", line), []).append(n)
     return found
 
 
-def assert_dies_and_goes_on(server: Server, out: Path, die: int, expected: Path, *options: str) -> None:
+def assert_dies_and_goes_on(server: Server, die: int, expected: Path, *options: str) -> None:
+    out = server.folder / "killed"
     assert server.run(*asked(out, *options), die=die) == KILLED, server.said
     assert go_on(server, out, *options) == 0, server.said
     assert contents(out) == contents(expected)
@@ -140,10 +150,118 @@ def assert_dies_and_goes_on(server: Server, out: Path, die: int, expected: Path,
     shutil.rmtree(out)
 
 
-def test_a_kill_inside_each_kind_of_write(server: Server, alone: Callable[..., Path]) -> None:
-    expected = alone(*MAIHT)
+KINDS = [
+    "copy model-N.safetensors.writing",
+    "write run.json.writing",
+    "name run.json",
+    "write model-N.safetensors",
+    "flush model-N.safetensors",
+    "write block-N.json.writing",
+    "name block-N.json",
+    "write certificates.jsonl.writing",
+    "name OUT",
+    "remove .run",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kill_inside_a_write(kind: str, server: Server, alone: Callable[..., Path]) -> None:
+    expected = alone(*WANDA)
+    numbers = kinds(Path(f"{expected}.events"))[kind]
+    assert_dies_and_goes_on(server, numbers[len(numbers) // 2], expected, *WANDA)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [MAIHT, (*WANDA, "--hidden", "disk")], ids=["maiht, perplexity", "hidden on disk"])
+def test_a_kill_inside_every_kind_of_write(
+    options: tuple[str, ...], server: Server, alone: Callable[..., Path]
+) -> None:
+    expected = alone(*options)
     found = kinds(Path(f"{expected}.events"))
-    for wanted in ("copy model-N.safetensors.writing", "write model-N.safetensors", "write block-N.json.writing"):
-        assert wanted in found
+    assert len(found) > 45
     for numbers in found.values():
-        assert_dies_and_goes_on(server, server.folder / "killed", numbers[len(numbers) // 2], expected, *MAIHT)
+        assert_dies_and_goes_on(server, numbers[len(numbers) // 2], expected, *options)
+
+
+def killed_at_random(server: Server, seconds: float, out: Path, *options: str) -> None:
+    """Kill the run at a random instant, again and again, until it has ended."""
+    instants = random.Random(seconds)
+    for _ in range(50):
+        begun = out.with_name(f"{out.name}.partial").joinpath(".run", "run.json").is_file() or out.exists()
+        process = server.start(*(("resume", str(out)) if begun else asked(out, *options)))
+        time.sleep(instants.uniform(0, seconds))
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+        code = server.wait()
+        assert code in (0, KILLED), server.said
+        if code == 0:
+            return
+    raise AssertionError("fifty kills, and no end")
+
+
+def timed(server: Server, *options: str) -> float:
+    """Seconds of a run."""
+    start = time.perf_counter()
+    assert server.run(*asked("timed", *options)) == 0, server.said
+    shutil.rmtree(server.folder / "timed")
+    return time.perf_counter() - start
+
+
+@pytest.mark.parametrize("instants", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_at_random_instants(instants: int, server: Server, alone: Callable[..., Path]) -> None:
+    expected, chance = alone(*WANDA), random.Random(instants)
+    seconds, killed, out = timed(server, *WANDA), 0, server.folder / "random"
+    while killed < instants:
+        process = server.start(*asked(out, *WANDA))
+        time.sleep(chance.uniform(0.2, 0.9) * seconds)
+        os.kill(process, signal.SIGKILL)
+        if server.wait() == KILLED:
+            killed += 1
+            assert go_on(server, out, *WANDA) == 0, server.said
+        assert contents(out) == contents(expected)
+        shutil.rmtree(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        (*MAIHT, "--hidden", "disk"),
+        ("--method", "wanda", "--allocate", "owl", "--sparsity", "50%/layer"),
+        ("--method", "fista", "--set", "iters=5", "--error-correction", "block", "--inputs", "dense"),
+        ("--method", "wanda", "--dtype", "float32", "--sparsity", "2:4", "--swaps", "2"),
+    ],
+    ids=["disk", "owl", "dense inputs", "another dtype"],
+)
+def test_many_kills_of_one_run(options: tuple[str, ...], server: Server, alone: Callable[..., Path]) -> None:
+    expected, out = alone(*options), server.folder / "many"
+    killed_at_random(server, 1.5 * timed(server, *options), out, *options)
+    assert contents(out) == contents(expected)
+    shutil.rmtree(out)
+
+
+def test_an_interruption_says_how_to_go_on_and_is_alone_meanwhile(
+    server: Server, alone: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A running process is stopped where it stands; a second one is refused, then the first is interrupted."""
+    expected, out = alone(*WANDA), server.folder / "it's stopped"
+    process = server.start(*asked(out, *WANDA))
+    state = server.folder / "it's stopped.partial" / ".run" / "block-0.json"
+    give_up = time.monotonic() + 60
+    while not state.is_file() and time.monotonic() < give_up:
+        time.sleep(0.001)
+    os.kill(process, signal.SIGSTOP)
+    monkeypatch.chdir(server.folder)
+    second = [CliRunner().invoke(app, list(words)) for words in (("resume", str(out)), asked(out, *WANDA))]
+    os.kill(process, signal.SIGINT)
+    os.kill(process, signal.SIGCONT)
+    assert server.wait() == 3
+    for refused in second:
+        assert refused.exit_code == 2
+        assert f"is being written by process {process} of" in refused.stderr
+    command = server.said.split("Go on with: python -m llm_pipeline ")[1]
+    assert re.search(r"interrupted; [123] of 3 blocks are kept\.", server.said)
+    assert server.run(*shlex.split(command)) == 0, server.said
+    assert contents(out) == contents(expected)
+    assert server.run("resume", str(out)) == 0  # once more changes nothing
+    assert contents(out) == contents(expected)
