@@ -20,6 +20,7 @@ from llm_pipeline.blocks import BATCH, BlockWalk
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.durable import flush
 from llm_pipeline.families import family_of
+from llm_pipeline.memory import free_memory
 from solvers.methods import near
 from solvers.refusal import Refusal
 
@@ -60,19 +61,6 @@ def choose(place: str, device: str, needed: Need) -> str:
         return "gpu"
     beside = 0 if cuda else needed.block
     return "memory" if needed.hidden + beside <= SHARE * free_memory() else "disk"
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: what the machine has available, or what its control group allows."""
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        pages = int(lines["MemAvailable"].split()[0]) * 1024
-        group = Path("/sys/fs/cgroup")
-        allowed, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
-        return min(pages, allowed - used)
-    except (OSError, KeyError, ValueError):  # no such file, or no limit
-        return pages
 
 
 class HiddenStates:

@@ -26,11 +26,12 @@ from llm_pipeline.card import model_card
 from llm_pipeline.changes import facts
 from llm_pipeline.checkpoint import Checkpoint, require_finite
 from llm_pipeline.evaluate import Perplexity, perplexity
-from llm_pipeline.evidence import see
-from llm_pipeline.families import family_of
+from llm_pipeline.evidence import Inputs, see
+from llm_pipeline.families import Site, family_of
 from llm_pipeline.hidden import WHERE, HiddenStates, Need, choose, need
 from llm_pipeline.journal import Journal
 from llm_pipeline.layer import judge, prune_layer
+from llm_pipeline.memory import give_back
 from llm_pipeline.output_folder import OutputFolder
 from llm_pipeline.plan import Plan
 from llm_pipeline.sources import DTYPES
@@ -165,7 +166,7 @@ def _prune_block(
     progress: Progress,
 ) -> nn.Module:
     """Prune one block; returns the module whose output the next one receives."""
-    walk, plan, method = states.walk, journal.plan, solvers.find(journal.plan.method.name)
+    walk, plan = states.walk, journal.plan
     total = len(walk) * len(walk.family.readers)
     with journal.stage("read"):
         block = walk.load(i)
@@ -176,15 +177,34 @@ def _prune_block(
         with journal.stage("calibrate"):
             [inputs] = see(walk, block, i, states.now, (site,), corrected)
         for reader in site.readers:
-            with journal.stage("solve"):
-                budget = kept[walk.weight_name(i, reader)]
-                layer = prune_layer(walk, i, site, reader, inputs, method, budget, plan)
-            with journal.stage("certify"):
-                journal.note(layer, judge(method, layer, plan.refine))
-            with journal.stage("write"):
-                folder.put(layer.name, layer.saved)
-                block.get_submodule(reader).weight.copy_(layer.saved)
+            budget = kept[walk.weight_name(i, reader)]
+            block.get_submodule(reader).weight.copy_(
+                _prune_layer(walk, i, site, reader, inputs, budget, folder, journal)
+            )
+        del inputs
+        give_back()
     return dense if dense is not None and plan.inputs == "dense" else block
+
+
+def _prune_layer(
+    walk: BlockWalk,
+    i: int,
+    site: Site,
+    reader: str,
+    inputs: Inputs,
+    budget: Budget,
+    folder: OutputFolder,
+    journal: Journal,
+) -> torch.Tensor:
+    """Solve, judge and write one layer; returns its weights as they are saved."""
+    plan, method = journal.plan, solvers.find(journal.plan.method.name)
+    with journal.stage("solve"):
+        layer = prune_layer(walk, i, site, reader, inputs, method, budget, plan)
+    with journal.stage("certify"):
+        journal.note(layer, judge(method, layer, plan.refine))
+    with journal.stage("write"):
+        folder.put(layer.name, layer.saved)
+    return layer.saved
 
 
 def _reach(states: HiddenStates, tokens: Tokens, folder: OutputFolder, journal: Journal, progress: Progress) -> None:

@@ -72,9 +72,12 @@ class Gram:
         live = self.norms[self.norms > 0]
         dead = 2.0 ** (np.floor(np.log2(live.min())) - 40) if live.size else 1.0
         scale = np.where(self.norms > 0, self.norms, dead)
-        H = self.H / scale / scale[:, None]
-        H = (H + H.T) / 2
-        return Gram(H + mu * np.eye(len(H)), ridge=mu), scale
+        H = self.H / scale
+        H /= scale[:, None]
+        H = H + H.T
+        H /= 2
+        H.flat[:: len(H) + 1] += mu
+        return Gram(H, ridge=mu), scale
 
 
 @dataclass(frozen=True, eq=False)
