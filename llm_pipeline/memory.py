@@ -1,10 +1,13 @@
-"""Memory: how much this process may still take, and giving back what the allocator keeps of freed arrays."""
+"""Memory: how much this process may still take, and what the allocator keeps of freed arrays."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 from pathlib import Path
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+LARGE = 2**22
 
 
 def free_memory() -> int:
@@ -20,8 +23,12 @@ def free_memory() -> int:
         return free
 
 
-def give_back() -> None:
-    """Return freed arrays to the system; glibc keeps those below 32 MB, in pieces that the next ones may not fit."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+def keep_little() -> None:
+    """From now on arrays of 4 MB and more go back to the system as soon as they are freed.
+
+    By default glibc keeps freed arrays below 32 MB, in pieces that the next ones may not fit.
+    """
+    adjust = getattr(ctypes.CDLL(None), "mallopt", None)
+    if adjust is not None:
+        adjust(M_MMAP_THRESHOLD, LARGE)
+        adjust(M_TRIM_THRESHOLD, LARGE)

@@ -31,7 +31,7 @@ from llm_pipeline.families import Site, family_of
 from llm_pipeline.hidden import WHERE, HiddenStates, Need, choose, need
 from llm_pipeline.journal import Journal
 from llm_pipeline.layer import judge, prune_layer
-from llm_pipeline.memory import give_back
+from llm_pipeline.memory import keep_little
 from llm_pipeline.output_folder import OutputFolder
 from llm_pipeline.plan import Plan
 from llm_pipeline.sources import DTYPES
@@ -111,6 +111,7 @@ def finish(
 ) -> Result:
     """Prune the blocks that the journal does not hold yet, evaluate, and write what there is to tell."""
     plan, source = journal.plan, folder.source
+    keep_little()
     with journal.stage("read"):
         walk = BlockWalk(source, plan.device, dtype=DTYPES[plan.dtype])
     if plan.allocation.name != "uniform" and not plan.allocation.kept:
@@ -182,7 +183,6 @@ def _prune_block(
                 _prune_layer(walk, i, site, reader, inputs, budget, folder, journal)
             )
         del inputs
-        give_back()
     return dense if dense is not None and plan.inputs == "dense" else block
 
 

@@ -20,6 +20,8 @@ from solvers.linalg import cholesky, lambda_max_bound
 from solvers.refusal import Refusal
 from solvers.sparsity import Array
 
+COLUMNS = 512  # of |H| that are in memory at a time
+
 
 @dataclass(frozen=True, eq=False)
 class Gram:
@@ -162,7 +164,9 @@ class LayerProblem:
         """Sum of the absolute terms of f(W), the scale of its rounding error: 1/2 <|D| |H|, |D|> + ..."""
         D = np.abs(W - self.W0)
         linear = 0.0 if self.R is None else float(np.vdot(np.abs(self.R), D))
-        return 0.5 * float(np.vdot(D @ np.abs(self.H), D)) + linear + abs(self.e0)
+        parts = (slice(k, k + COLUMNS) for k in range(0, len(self.H), COLUMNS))
+        quadratic = sum(float(np.vdot(D @ np.abs(self.H[:, part]), D[:, part])) for part in parts)
+        return 0.5 * quadratic + linear + abs(self.e0)
 
     def relative_error(self, W: Array) -> float:
         """f(W) / f(0): squared output error over squared dense output; nan where the dense output is zero."""

@@ -123,9 +123,12 @@ def test_tensors_of_one_block_and_hidden_states_are_alive(
 @pytest.mark.slow
 @pytest.mark.parametrize("hidden", ["memory", "disk"])
 def test_a_hundred_million_parameters_take_two_blocks(hidden: str, tmp_path: Path) -> None:
-    """8 blocks at width 1024: less than two blocks, hidden states, Grams and 600 MB, imports included."""
+    """8 blocks at width 1024: less than two blocks, hidden states, Grams and 600 MB, of which imports take 450.
+
+    A site's Gram is held as it was measured and with unit diagonal, so that Grams count twice.
+    """
     sizes = made(tmp_path, 8, 1024, 2816, 8, 128)
     found = pruned(tmp_path, "--hidden", hidden)
-    allowed = 2 * sizes.block + sizes.hidden + sizes.grams + 600 * MB
+    allowed = 2 * sizes.block + sizes.hidden + 2 * sizes.grams + 600 * MB
     assert found["before"] + sizes.checkpoint > allowed  # a model that is in memory does not pass
     assert found["peak"] <= allowed, (found, allowed / MB, sizes)
