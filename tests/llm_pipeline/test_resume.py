@@ -183,18 +183,25 @@ def test_a_kill_inside_every_kind_of_write(
         assert_dies_and_goes_on(server, numbers[len(numbers) // 2], expected, *options)
 
 
+def kill(process: int) -> None:
+    """Kill -9, unless it has just ended by itself."""
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+
+
 def killed_at_random(server: Server, seconds: float, out: Path, *options: str) -> None:
-    """Kill the run at a random instant, again and again, until it has ended."""
-    instants = random.Random(seconds)
-    for _ in range(50):
+    """Kill the run at a random instant, again and again and later and later, until it has ended."""
+    instants, kills = random.Random(7), 0
+    for attempt in range(50):
         begun = out.with_name(f"{out.name}.partial").joinpath(".run", "run.json").is_file() or out.exists()
         process = server.start(*(("resume", str(out)) if begun else asked(out, *options)))
-        time.sleep(instants.uniform(0, seconds))
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+        time.sleep(instants.uniform(0.3, 0.6 + 0.1 * attempt) * seconds)
+        kill(process)
         code = server.wait()
         assert code in (0, KILLED), server.said
+        kills += code == KILLED
         if code == 0:
+            assert kills > 1
             return
     raise AssertionError("fifty kills, and no end")
 
@@ -214,7 +221,7 @@ def test_kills_at_random_instants(instants: int, server: Server, alone: Callable
     while killed < instants:
         process = server.start(*asked(out, *WANDA))
         time.sleep(chance.uniform(0.2, 0.9) * seconds)
-        os.kill(process, signal.SIGKILL)
+        kill(process)
         if server.wait() == KILLED:
             killed += 1
             assert go_on(server, out, *WANDA) == 0, server.said
@@ -235,7 +242,7 @@ def test_kills_at_random_instants(instants: int, server: Server, alone: Callable
 )
 def test_many_kills_of_one_run(options: tuple[str, ...], server: Server, alone: Callable[..., Path]) -> None:
     expected, out = alone(*options), server.folder / "many"
-    killed_at_random(server, 1.5 * timed(server, *options), out, *options)
+    killed_at_random(server, timed(server, *options), out, *options)
     assert contents(out) == contents(expected)
     shutil.rmtree(out)
 
