@@ -29,10 +29,6 @@ from llm_pipeline.__main__ import app
 def status(key):
     return int(Path("/proc/self/status").read_text().split(key + ":")[1].split()[0]) * 1024
 
-try:
-    app(["inspect"])
-except SystemExit:
-    pass
 before = status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
 try:
