@@ -15,6 +15,7 @@ from llm_pipeline import assemble
 from llm_pipeline.choices import read_spec, spec
 from llm_pipeline.evaluate import Perplexity, mean_difference, paired_difference, perplexity
 from llm_pipeline.journal import score
+from llm_pipeline.output_folder import partial_of
 from llm_pipeline.prune import prune
 from llm_pipeline.sources import DTYPES
 from solvers.refusal import Refusal
@@ -111,7 +112,8 @@ def _axes(jobs: dict[Place, assemble.Job]) -> Iterator[tuple[Any, ...]]:
 
 
 def _require_room(out: Path, jobs: dict[Place, assemble.Job]) -> None:
-    taken = [str(folder) for folder in (run_folder(out, *place) for place in jobs) if folder.exists()]
+    folders = [folder for place in jobs for folder in (run_folder(out, *place), partial_of(run_folder(out, *place)))]
+    taken = [str(folder) for folder in folders if folder.exists()]
     if taken:
         raise Refusal(f"a comparison needs new folders; {', '.join(taken)} exist already. Choose another --out.")
 
@@ -120,9 +122,9 @@ def forget(out: Path, methods: Sequence[str], sparsities: Sequence[str], seeds: 
     """Remove what an earlier run of the same comparison left in `out`, and nothing else."""
     (out / "records.jsonl").unlink(missing_ok=True)
     for place in product(methods, sparsities, seeds):
-        folder = run_folder(out, *place)
-        if (folder / "plan.toml").is_file():
-            shutil.rmtree(folder)
+        for folder in (run_folder(out, *place), partial_of(run_folder(out, *place))):
+            if (folder / "plan.toml").is_file():
+                shutil.rmtree(folder)
 
 
 def _facts(job: assemble.Job, sparsity: str, found: Perplexity, **chosen: Any) -> dict[str, Any]:

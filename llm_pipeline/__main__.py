@@ -1,4 +1,4 @@
-"""python -m llm_pipeline: inspect, prune, eval, verify."""
+"""python -m llm_pipeline: inspect, prune, resume, eval, verify."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ screen, log = (Console(stderr=stderr, markup=False, emoji=False, highlight=False
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; progress goes to stderr.")]
 Model = Annotated[str | None, typer.Argument(help="Model directory, hub name or llama2.c .bin (default: embedded).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1; where the forward passes run.")]
+Hidden = Annotated[
+    str, typer.Option(help="Hidden states: gpu, memory, disk, or auto, the fastest that has room; no result changes.")
+]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, float16, float64.")]
 
 
@@ -37,8 +40,8 @@ def exit_codes(interrupted: str) -> Iterator[None]:
     except (Refusal, OSError) as refusal:
         log.print(Text.assemble(("error:", "bold red"), f" {refusal}"), soft_wrap=True)
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        log.print(f"interrupted; {interrupted}.")
+    except KeyboardInterrupt as stop:
+        log.print(f"interrupted; {str(stop) or f'{interrupted}.'}", soft_wrap=True)
         raise typer.Exit(3) from None
 
 
@@ -141,11 +144,13 @@ def run_prune(
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
+    hidden: Hidden = "auto",
     as_json: Json = False,
 ) -> None:
     """Prune a model and write a Hugging Face directory with a certificate for every layer.
 
-    Exit code 1 if a certificate fails (the model is written all the same), 2 for bad input (nothing is written).
+    Exit code 1 if a certificate fails (the model is written all the same), 2 for bad input (nothing is written) or
+    where disk or memory do not suffice (finished blocks are kept), 3 if interrupted (all work is kept for resume).
 
     Example: python -m llm_pipeline prune models/llama-7b --calibration c4.jsonl:128x2048 --sparsity 50%
     """
@@ -176,7 +181,34 @@ def run_prune(
             protocol=protocol,
         )
         folder = out or assemble.default_folder(job.plan)
-        summary = prune(job.plan, job.source, job.tokens, folder, text=job.text, progress=progress).summary
+        summary = prune(
+            job.plan, job.source, job.tokens, folder, text=job.text, hidden=hidden, progress=progress
+        ).summary
+    _tell(summary, folder, as_json)
+
+
+@command
+def run_resume(
+    folder: Annotated[Path, typer.Argument(help="The --out folder of a run that was killed or interrupted.")],
+    hidden: Annotated[str | None, typer.Option(help="Move the hidden states: auto, gpu, memory or disk.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with an unfinished run at its first unfinished block; the weights come out as if it had not stopped.
+
+    Exit codes as for prune. Refused if model, calibration text, options, code or machine have changed.
+
+    Example: python -m llm_pipeline resume runs/maiht50
+    """
+    from llm_pipeline import resume
+
+    out = resume.named(folder)
+    with progress_bar() as progress:
+        summary = resume.resume(out, hidden=hidden, progress=progress).summary
+    _tell(summary, out, as_json)
+
+
+def _tell(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
+    """Print what came of a run, and leave with its exit code."""
     if as_json:
         print(json.dumps({"out": str(folder), **summary}, indent=1))
     else:
@@ -185,10 +217,13 @@ def run_prune(
 
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+    from llm_pipeline.hidden import WHERE
+
     facts, seconds = summary["perplexity"], sum(summary["seconds"].values())
     screen.print(
         f"{summary['method']} at {summary['sparsity_asked']}: {summary['sparsity_measured']:.3%} zeros in "
-        f"{summary['layers']} layers, mean relative error {summary['relative_error']:.4g}, {seconds:.0f} s",
+        f"{summary['layers']} layers, mean relative error {summary['relative_error']:.4g}, {seconds:.0f} s, "
+        f"hidden states {WHERE[summary['hidden_states']]}",
         soft_wrap=True,
     )
     if summary["stages"]:

@@ -43,7 +43,7 @@ def dense_outliers(plan: Plan, walk: BlockWalk, tokens: Tokens, progress: Progre
         block, sites = walk.load(i), walk.family.sites
         seen = {site.readers[0]: MeanSquares(block.get_submodule(site.readers[0]).in_features) for site in sites}
         with watching(block, seen):
-            hidden = walk.forward(block, i, hidden)
+            walk.forward(block, i, hidden, into=hidden)
         layers = []
         for site in sites:
             for reader in site.readers:

@@ -88,8 +88,13 @@ def again(folder: Path) -> tuple[Plan, Checkpoint, Tokens]:
     """The plan of a run folder with its source and calibration; refused if either has changed since."""
     plan = Plan.read(folder)
     source = sources.model(plan.model.path)
-    if source.sha256() != plan.model.files:
-        raise Refusal(f"the source model {plan.model.path} has changed since the run. Restore it, or prune again.")
+    there, then = source.sha256(), plan.model.files
+    changed = sorted(file for file in {**there, **then} if there.get(file) != then.get(file))
+    if changed:
+        raise Refusal(
+            f"the source model {plan.model.path} has changed since the run: {', '.join(changed)}. Restore it, or "
+            "prune again."
+        )
     sources.device(plan.device)
     sources.dtype(plan.dtype, source)
     shape = f"{plan.calibration.sequences}x{plan.calibration.length}"

@@ -2,12 +2,14 @@
 
 The body of the model runs with every block replaced by a recorder, once for each shape of input. The recorders
 keep the arguments that the library passes to each block (masks, rotary embeddings, sliding windows), so nothing
-about attention is written here a second time. Blocks are then loaded and run one by one.
+about attention is written here a second time. Blocks are then loaded and run one by one; the embedding is
+loaded while it is used.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from transformers import AutoModelForCausalLM
 
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.families import family_of
+
+BATCH = 8  # sequences that a block runs at a time
 
 
 class Recorder(nn.Module):
@@ -54,24 +58,29 @@ class BlockWalk:
         with init_empty_weights():
             model = AutoModelForCausalLM.from_config(checkpoint.config, dtype=self.dtype)
         self._empty_blocks = model.get_submodule(self.family.blocks)
-        self._recorders = nn.ModuleList(Recorder() for _ in self._empty_blocks)
-        model.set_submodule(self.family.blocks, self._recorders)
-        self._body = self._filled(model.get_submodule(self.family.body), self.family.body)
+        model.set_submodule(self.family.blocks, nn.ModuleList(Recorder() for _ in self._empty_blocks))
+        self._empty_body = model.get_submodule(self.family.body)
         self._arguments: dict[tuple[int, int], list[dict[str, Any]]] = {}
 
     def __len__(self) -> int:
-        return len(self._recorders)
+        return len(self._empty_blocks)
 
     def weight_name(self, i: int, reader: str) -> str:
         """Stored name of the weight of one reader of block `i`."""
         return self.checkpoint.resolve(f"{self.family.blocks}.{i}.{reader}.weight")
 
-    def load(self, i: int) -> nn.Module:
-        """Block `i` with its weights, in evaluation mode; parameters ask for no gradient."""
-        return self._filled(copy.deepcopy(self._empty_blocks[i]), f"{self.family.blocks}.{i}")
+    def load(self, i: int, saved: Checkpoint | None = None) -> nn.Module:
+        """Block `i` with its weights, or a pruned copy's, in evaluation mode; parameters ask for no gradient."""
+        return self._filled(copy.deepcopy(self._empty_blocks[i]), f"{self.family.blocks}.{i}", saved)
 
     @torch.inference_mode()
-    def embed(self, ids: np.ndarray, *, batch: int = 8) -> torch.Tensor:
+    def embed(
+        self,
+        ids: np.ndarray,
+        *,
+        batch: int = BATCH,
+        into: Callable[[tuple[int, ...]], torch.Tensor] | None = None,
+    ) -> torch.Tensor:
         """What the first block receives.
 
         Parameters
@@ -80,43 +89,69 @@ class BlockWalk:
             Token ids of `n` sequences of equal length.
         batch : int
             Sequences per forward pass.
+        into : callable, optional
+            Makes the tensor to fill from its shape; by default it rests on the walk's device.
 
         Returns
         -------
         (n, l, d) tensor
         """
-        rows = torch.as_tensor(np.asarray(ids, dtype=np.int64))
-        return torch.cat([self._first_input(part) for part in rows.split(batch)])  # (n, l, d)
-
-    @torch.inference_mode()
-    def forward(self, block: nn.Module, i: int, hidden: torch.Tensor, *, batch: int = 8) -> torch.Tensor:
-        """Run block `i` on hidden states `(n, l, d)`, `batch` sequences at a time; returns `(n, l, d)`.
-
-        The hidden states may rest on another device than the walk's; the result rests where they do.
-        """
-        result = torch.empty_like(hidden)  # (n, l, d)
-        for part, into in zip(hidden.split(batch), result.split(batch), strict=True):
-            arguments = self._arguments_for(part.shape[0], part.shape[1])[i]
-            into.copy_(block(part.to(self.device), **arguments))
+        body = self._body()
+        rows = torch.as_tensor(np.asarray(ids, dtype=np.int64)).split(batch)
+        first = self._first_input(body, rows[0])
+        shape = (len(ids), *first.shape[1:])
+        result = into(shape) if into else first.new_empty(shape)  # (n, l, d)
+        for part, place in zip(rows, result.split(batch), strict=True):
+            place.copy_(first if part is rows[0] else self._first_input(body, part))
         return result
 
-    def _filled(self, module: nn.Module, prefix: str) -> nn.Module:
+    @torch.inference_mode()
+    def forward(
+        self, block: nn.Module, i: int, hidden: torch.Tensor, *, batch: int = BATCH, into: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Run block `i` on hidden states `(n, l, d)`, `batch` sequences at a time; returns `(n, l, d)`.
+
+        The hidden states may rest on another device than the walk's; the result rests where they do, or in `into`,
+        which may be `hidden` itself.
+        """
+        result = torch.empty_like(hidden) if into is None else into  # (n, l, d)
+        for output, place in zip(self.outputs(block, i, hidden, batch=batch), result.split(batch), strict=True):
+            place.copy_(output)
+        return result
+
+    @torch.inference_mode()
+    def outputs(self, block: nn.Module, i: int, hidden: torch.Tensor, *, batch: int = BATCH) -> Iterator[torch.Tensor]:
+        """What block `i` puts out for `batch` sequences after the other."""
+        for part in hidden.split(batch):
+            arguments = self._arguments_for(part.shape[0], part.shape[1])[i]
+            yield block(part.to(self.device, non_blocking=True), **arguments)
+
+    def _filled(self, module: nn.Module, prefix: str, saved: Checkpoint | None = None) -> nn.Module:
         names = {name: f"{prefix}.{name}" for name in module.state_dict()}
-        weights = {name: self._weight(full) for name, full in names.items()}
+        weights = {name: self._weight(full, saved or self.checkpoint) for name, full in names.items()}
         module.load_state_dict(weights, strict=True, assign=True)
         return module.to(self.device).eval().requires_grad_(False)
 
-    def _weight(self, name: str) -> torch.Tensor:
-        return self.checkpoint.read(name).to(device=self.device, dtype=self.dtype)
+    def _weight(self, name: str, checkpoint: Checkpoint) -> torch.Tensor:
+        return checkpoint.read(name).to(device=self.device, dtype=self.dtype)
 
-    def _first_input(self, ids: torch.Tensor) -> torch.Tensor:
-        self._body(input_ids=ids.to(self.device), use_cache=False)
-        return self._recorders[0].received
+    def _body(self) -> nn.Module:
+        """The body with a recorder in the place of every block."""
+        return self._filled(copy.deepcopy(self._empty_body), self.family.body)
+
+    def _first_input(self, body: nn.Module, ids: torch.Tensor) -> torch.Tensor:
+        """What the first block receives; the arguments of all blocks are kept by the shape of the input.
+
+        They depend on nothing else, as no sequence is padded.
+        """
+        body(input_ids=ids.to(self.device), use_cache=False)
+        recorders = list(body.get_submodule(self.family.blocks.removeprefix(f"{self.family.body}.")))
+        self._arguments[tuple(ids.shape)] = [recorder.arguments for recorder in recorders]
+        return recorders[0].received
 
     def _arguments_for(self, sequences: int, length: int) -> list[dict[str, Any]]:
-        """The arguments of every block. They depend on the shape of the input only, as no sequence is padded."""
+        """The arguments of every block for one shape of input."""
         shape = (sequences, length)
         if shape not in self._arguments:
-            self._first_input(torch.zeros(shape, dtype=torch.int64))
-            self._arguments[shape] = [recorder.arguments for recorder in self._recorders]
+            self._first_input(self._body(), torch.zeros(shape, dtype=torch.int64))
         return self._arguments[shape]

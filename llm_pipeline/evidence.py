@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
-from llm_pipeline.blocks import BlockWalk
+from llm_pipeline.blocks import BATCH, BlockWalk
 from llm_pipeline.families import Site
 from llm_pipeline.gram import MeanDrift, MeanGram, recording, watching
 from solvers.linalg import require_positive_semidefinite
 from solvers.problem import Gram, LayerProblem
 from solvers.refusal import Refusal
-
-BATCH = 8  # sequences that both blocks run at a time
 
 
 @dataclass(frozen=True)
@@ -51,27 +50,42 @@ def measure(
 
     With `dense`, the unpruned block, the drift of every site's input is measured as well.
     """
+    output = torch.empty_like(hidden)
+    return see(walk, block, i, hidden, sites, dense, output), output
+
+
+@torch.inference_mode()
+def see(
+    walk: BlockWalk,
+    block: nn.Module,
+    i: int,
+    hidden: torch.Tensor,
+    sites: tuple[Site, ...],
+    dense: nn.Module | None = None,
+    output: torch.Tensor | None = None,
+) -> list[Inputs]:
+    """What each site sees while block `i` runs; its output is kept where a tensor is given, which may be `hidden`."""
     means = {site.readers[0]: MeanGram(block.get_submodule(site.readers[0]).in_features) for site in sites}
     drifts = {path: MeanDrift(mean.width) for path, mean in means.items() if dense is not None}
     with watching(block, means):
-        output = walk.forward(block, i, hidden) if dense is None else _run_both(walk, dense, block, i, hidden, drifts)
+        outputs = walk.outputs(block, i, hidden) if dense is None else _of_both(walk, dense, block, i, hidden, drifts)
+        for n, found in enumerate(outputs):
+            if output is not None:
+                output[BATCH * n : BATCH * (n + 1)].copy_(found)
     grams = [_checked(means[site.readers[0]], site, i) for site in sites]
     moved = [drifts[site.readers[0]].value() if drifts else None for site in sites]
-    return [Inputs(g, d if d and d[1].any() else None) for g, d in zip(grams, moved, strict=True)], output
+    return [Inputs(g, d if d and d[1].any() else None) for g, d in zip(grams, moved, strict=True)]
 
 
-def _run_both(
+def _of_both(
     walk: BlockWalk, dense: nn.Module, block: nn.Module, i: int, hidden: torch.Tensor, drifts: dict[str, MeanDrift]
-) -> torch.Tensor:
-    """Both blocks on the same hidden states, a few sequences at a time."""
-    output = torch.empty_like(hidden)
+) -> Iterator[torch.Tensor]:
+    """Both blocks on the same hidden states, a few sequences at a time; what the pruned one puts out."""
     with recording(dense, drifts) as before, recording(block, drifts) as after:
-        for part, into in zip(hidden.split(BATCH), output.split(BATCH), strict=True):
-            walk.forward(dense, i, part)
-            into.copy_(walk.forward(block, i, part))
+        for _, output in zip(walk.outputs(dense, i, hidden), walk.outputs(block, i, hidden), strict=True):
             for path, drift in drifts.items():
                 drift.add(before[path], after[path])
-    return output
+            yield output
 
 
 def _checked(mean: MeanGram, site: Site, i: int) -> Gram:

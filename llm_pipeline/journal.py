@@ -1,8 +1,10 @@
-"""What a run writes beside the weights: a line per layer, a line per certificate, and the summary."""
+"""What a run tells beside the weights: a line per layer, a line per certificate, and the summary.
+
+Block by block, so that a run that goes on takes over what was told of the finished blocks.
+"""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
@@ -16,25 +18,25 @@ from typing import Any
 from llm_pipeline.allocation import by_block
 from llm_pipeline.choices import spec
 from llm_pipeline.layer import Layer, describe
-from llm_pipeline.output_folder import OutputFolder
 from llm_pipeline.plan import Plan
 from llm_pipeline.scores import Perplexity, paired_difference
 from theory_checks import Certificate
 
 PACKAGES = ("certified-pruning", "numpy", "scipy", "torch", "transformers", "safetensors")
-SUMMED = ("block", "shape", "kept", "relative_error", "layer", "swaps", "stages")
 OUTCOMES = ("holds", "fails", "not applicable")
 
 
 class Journal:
-    """Collects what a run observes, writes it line by line, and sums it up."""
+    """Collects what a run observes, a record for each block, and sums it up."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.layers: list[dict[str, Any]] = []
-        self.outcomes: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
-        self.failures: list[str] = []
+        self.blocks: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
+        self._rows: list[dict[str, Any]] = []
+        self._certificates: list[dict[str, Any]] = []
+        self._failures: list[str] = []
+        self._counted: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -45,36 +47,75 @@ class Journal:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def note(self, folder: OutputFolder, layer: Layer, certificates: list[Certificate]) -> None:
-        """Write one layer and its certificates."""
-        row = describe(layer, self.plan.refine)
-        self.layers.append({key: row[key] for key in SUMMED})
-        folder.append_line("layers.jsonl", json.dumps(row))
+    def note(self, layer: Layer, certificates: list[Certificate]) -> None:
+        """One layer of the present block and its certificates."""
+        self._rows.append(describe(layer, self.plan.refine))
         for certificate in certificates:
-            self.outcomes[certificate.outcome] += 1
             if certificate.outcome == "fails":
-                self.failures.append(f"{layer.name}: {certificate}")
-            folder.append_line("certificates.jsonl", json.dumps(certificate_line(layer.name, certificate)))
+                self._failures.append(f"{layer.name}: {certificate}")
+            self._certificates.append(certificate_line(layer.name, certificate))
 
-    def summary(self, perplexities: tuple[Perplexity, Perplexity] | None) -> dict[str, Any]:
-        """The run in one document."""
-        size = sum(row["shape"][0] * row["shape"][1] for row in self.layers)
-        errors = [row["relative_error"] for row in self.layers]
+    def close(self, hidden: str) -> dict[str, Any]:
+        """The record of the present block; `hidden` is the digest of what it passes on."""
+        spent = {name: total - self._counted.get(name, 0.0) for name, total in self.seconds.items()}
+        record = {
+            "block": len(self.blocks),
+            "hidden": hidden,
+            "layers": self._rows,
+            "certificates": self._certificates,
+            "failures": self._failures,
+            "seconds": spent,
+            "peak_memory_bytes": peak_memory(),
+        }
+        self._rows, self._certificates, self._failures = [], [], []
+        self._counted = dict(self.seconds)
+        self.blocks.append(record)
+        return record
+
+    def restore(self, record: dict[str, Any]) -> None:
+        """Take over a block that was finished before."""
+        for name, spent in record["seconds"].items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+        self._counted = dict(self.seconds)
+        self.blocks.append(record)
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """The lines of layers.jsonl."""
+        return [row for block in self.blocks for row in block["layers"]] + self._rows
+
+    @property
+    def certificates(self) -> list[dict[str, Any]]:
+        """The lines of certificates.jsonl."""
+        return [line for block in self.blocks for line in block["certificates"]] + self._certificates
+
+    @property
+    def failures(self) -> list[str]:
+        """A sentence for each certificate that fails."""
+        return [line for block in self.blocks for line in block["failures"]] + self._failures
+
+    def summary(self, perplexities: tuple[Perplexity, Perplexity] | None, hidden: str) -> dict[str, Any]:
+        """The run in one document; `hidden` is where the hidden states were."""
+        layers = self.layers
+        size = sum(row["shape"][0] * row["shape"][1] for row in layers)
+        errors = [row["relative_error"] for row in layers]
+        outcomes = Counter(line["outcome"] for line in self.certificates)
         return {
             "model": self.plan.model.name,
             "method": self.plan.method.name,
             "spec": spec(self.plan),
             "sparsity_asked": self.plan.sparsity,
-            "sparsity_measured": 1 - sum(row["kept"] for row in self.layers) / size,
-            "blocks": by_block(self.plan, self.layers),
-            "layers": len(self.layers),
+            "sparsity_measured": 1 - sum(row["kept"] for row in layers) / size,
+            "blocks": by_block(self.plan, layers),
+            "layers": len(layers),
             "relative_error": sum(errors) / len(errors),
             "stages": self._stages(),
-            "swaps": sum(row["swaps"]["count"] for row in self.layers) if self.plan.swaps else 0,
+            "swaps": sum(row["swaps"]["count"] for row in layers) if self.plan.swaps else 0,
             "perplexity": perplexities and compared(*perplexities),
             "seconds": self.seconds,
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "certificates": dict(self.outcomes),
+            "peak_memory_bytes": max(peak_memory(), *(block["peak_memory_bytes"] for block in self.blocks)),
+            "hidden_states": hidden,
+            "certificates": {outcome: outcomes[outcome] for outcome in OUTCOMES},
             "failures": self.failures,
             "versions": self.plan.versions,
             "machine": machine(),
@@ -117,6 +158,11 @@ def score(perplexity: Perplexity) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Python and the packages that a result depends on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def peak_memory() -> int:
+    """The most bytes that this process had resident."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def machine() -> str:

@@ -3,7 +3,8 @@
 The loop reads as data flow: hidden states, the Gram of a site, its layers solved and judged, the pruned block run.
 A site is measured after the sites before it in its block were pruned: H is the Gram of what the layer will see. With
 error correction a second, dense copy of the block runs beside it, and the drift between both enters the problem. Under
-OWL a pass through the dense blocks comes first and says how much each of them keeps.
+OWL a pass through the dense blocks comes first and says how much each of them keeps. A block is finished when its
+weights and its record are on the disk; `resume` goes on after the last one that is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 import solvers
 from llm_pipeline import plan as plans
@@ -21,16 +23,20 @@ from llm_pipeline.allocation import allotted, budgets
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.calibration import Tokens
 from llm_pipeline.card import model_card
+from llm_pipeline.changes import facts
 from llm_pipeline.checkpoint import Checkpoint, require_finite
 from llm_pipeline.evaluate import Perplexity, perplexity
-from llm_pipeline.evidence import measure
-from llm_pipeline.families import family_of
+from llm_pipeline.evidence import Inputs, see
+from llm_pipeline.families import Site, family_of
+from llm_pipeline.hidden import WHERE, HiddenStates, Need, choose, need
 from llm_pipeline.journal import Journal
 from llm_pipeline.layer import judge, prune_layer
+from llm_pipeline.memory import keep_little
 from llm_pipeline.output_folder import OutputFolder
 from llm_pipeline.plan import Plan
 from llm_pipeline.sources import DTYPES
 from solvers.methods import Method
+from solvers.refusal import Refusal
 from solvers.sparsity import Budget, Target
 
 Progress = Callable[[int, int, str], None]
@@ -57,6 +63,7 @@ def prune(
     *,
     text: Tokens | None = None,
     dense: Perplexity | None = None,
+    hidden: str = "auto",
     progress: Progress = silent,
 ) -> Result:
     """Write a pruned copy of `source` to `out` and sum the run up.
@@ -66,6 +73,7 @@ def prune(
     tokens : calibration sequences
     text : windows to evaluate on, before and after
     dense : the dense model's perplexity on `text`, where it is known already
+    hidden : where the hidden states go: ``gpu``, ``memory``, ``disk``, or ``auto``, the fastest that has room
     progress : called with layers done, layers in all, and what is being done
 
     Returns
@@ -75,63 +83,158 @@ def prune(
     Raises
     ------
     Refusal
-        Before anything is written, or with everything removed again.
+        Before anything is written, or with everything removed again, or with the finished blocks kept for `resume`.
     """
     method, target, journal = solvers.find(plan.method.name), solvers.parse(plan.sparsity), Journal(plan)
     with journal.stage("read"):
-        walk = BlockWalk(source, plan.device, dtype=DTYPES[plan.dtype])
+        place = place_of_hidden(hidden, plan, source, tokens)
         require_possible(source, method, plan.method.name, target)
         for name in source.names:
             require_finite(name, source.read(name))
-    with OutputFolder(source, out) as folder:
-        if plan.allocation.name != "uniform":
-            with journal.stage("allocate"):
-                plan = journal.plan = allotted(plan, walk, tokens, progress)
+    room = 2 * needed(plan, source, tokens).hidden if place == "disk" else 0
+    with OutputFolder(source, out, room=room) as folder:
+        with journal.stage("write"):
+            folder.write_text(plans.FILE, plan.to_toml())
+            folder.begin(facts(plan, source, hidden), text)
+        return finish(folder, journal, tokens, place, text=text, dense=dense, progress=progress)
+
+
+def finish(
+    folder: OutputFolder,
+    journal: Journal,
+    tokens: Tokens,
+    place: str,
+    *,
+    text: Tokens | None = None,
+    dense: Perplexity | None = None,
+    progress: Progress = silent,
+) -> Result:
+    """Prune the blocks that the journal does not hold yet, evaluate, and write what there is to tell."""
+    plan, source = journal.plan, folder.source
+    keep_little()
+    with journal.stage("read"):
+        walk = BlockWalk(source, plan.device, dtype=DTYPES[plan.dtype])
+    if plan.allocation.name != "uniform" and not plan.allocation.kept:
+        with journal.stage("allocate"):
+            plan = journal.plan = allotted(plan, walk, tokens, progress)
         folder.write_text(plans.FILE, plan.to_toml())
-        _prune_blocks(plan, walk, method, budgets(plan, source), tokens, folder, journal, progress)
-        with journal.stage("evaluate"):
-            scores = _evaluate(plan, source, folder.partial, text, dense, progress)
-        summary = journal.summary(scores)
-        folder.write_text("summary.json", json.dumps(summary, indent=1))
-        folder.write_text("README.md", model_card(plan, summary))
+    _prune_blocks(
+        HiddenStates(walk, place, folder.run.folder), budgets(plan, source), tokens, folder, journal, progress
+    )
+    with journal.stage("write"):
+        folder.write_lines("layers.jsonl", map(json.dumps, journal.layers))
+        folder.write_lines("certificates.jsonl", map(json.dumps, journal.certificates))
+    with journal.stage("evaluate"):
+        scores = _evaluate(plan, source, folder.partial, text, dense, progress)
+    summary = journal.summary(scores, place)
+    folder.write_text("summary.json", json.dumps(summary, indent=1))
+    folder.write_text("README.md", model_card(plan, summary))
     return Result(summary, *(scores or (None, None)))
 
 
 def _prune_blocks(
-    plan: Plan,
-    walk: BlockWalk,
-    method: Method,
+    states: HiddenStates,
     kept: dict[str, Budget],
     tokens: Tokens,
     folder: OutputFolder,
     journal: Journal,
     progress: Progress,
 ) -> None:
+    walk, first = states.walk, len(journal.blocks)
     total = len(walk) * len(walk.family.readers)
-    with journal.stage("calibrate"):
-        hidden = walk.embed(tokens.ids)  # (n, l, d)
-    for i in range(len(walk)):
-        with journal.stage("read"):
-            block = walk.load(i)
-            dense = walk.load(i) if plan.needs_dense_block else None
-        corrected = dense if plan.error_correction == "block" else None
-        for site in walk.family.sites:
-            progress(len(journal.layers), total, f"block {i}, {site.name}")
-            with journal.stage("calibrate"):
-                [inputs], _ = measure(walk, block, i, hidden, (site,), corrected)
-            for reader in site.readers:
-                with journal.stage("solve"):
-                    budget = kept[walk.weight_name(i, reader)]
-                    layer = prune_layer(walk, i, site, reader, inputs, method, budget, plan)
-                with journal.stage("certify"):
-                    certificates = judge(method, layer, plan.refine)
-                    journal.note(folder, layer, certificates)
-                with journal.stage("write"):
-                    folder.put(layer.name, layer.saved)
-                    block.get_submodule(reader).weight.copy_(layer.saved)
+    progress(len(journal.layers), total, f"hidden states {WHERE[states.place]}")
+    if first < len(walk):
         with journal.stage("calibrate"):
-            hidden = walk.forward(block if plan.inputs == "pruned" else dense, i, hidden)
+            _reach(states, tokens, folder, journal, progress)
+    for i in range(first, len(walk)):
+        passes_on, more = _prune_block(i, states, kept, folder, journal, progress), i + 1 < len(walk)
+        with journal.stage("calibrate"):
+            if more:
+                states.advance(passes_on, i)
+        del passes_on
+        with journal.stage("write"):
+            folder.finish(journal.close(states.digest() if more else ""))
+            states.forget(i)
     progress(total, total, "all blocks")
+
+
+def _prune_block(
+    i: int,
+    states: HiddenStates,
+    kept: dict[str, Budget],
+    folder: OutputFolder,
+    journal: Journal,
+    progress: Progress,
+) -> nn.Module:
+    """Prune one block; returns the module whose output the next one receives."""
+    walk, plan = states.walk, journal.plan
+    total = len(walk) * len(walk.family.readers)
+    with journal.stage("read"):
+        block = walk.load(i)
+        dense = walk.load(i) if plan.needs_dense_block else None
+    corrected = dense if plan.error_correction == "block" else None
+    for site in walk.family.sites:
+        progress(len(journal.layers), total, f"block {i}, {site.name}")
+        with journal.stage("calibrate"):
+            [inputs] = see(walk, block, i, states.now, (site,), corrected)
+        for reader in site.readers:
+            budget = kept[walk.weight_name(i, reader)]
+            block.get_submodule(reader).weight.copy_(
+                _prune_layer(walk, i, site, reader, inputs, budget, folder, journal)
+            )
+        del inputs
+    return dense if dense is not None and plan.inputs == "dense" else block
+
+
+def _prune_layer(
+    walk: BlockWalk,
+    i: int,
+    site: Site,
+    reader: str,
+    inputs: Inputs,
+    budget: Budget,
+    folder: OutputFolder,
+    journal: Journal,
+) -> torch.Tensor:
+    """Solve, judge and write one layer; returns its weights as they are saved."""
+    plan, method = journal.plan, solvers.find(journal.plan.method.name)
+    with journal.stage("solve"):
+        layer = prune_layer(walk, i, site, reader, inputs, method, budget, plan)
+    with journal.stage("certify"):
+        journal.note(layer, judge(method, layer, plan.refine))
+    with journal.stage("write"):
+        folder.put(layer.name, layer.saved)
+    return layer.saved
+
+
+def _reach(states: HiddenStates, tokens: Tokens, folder: OutputFolder, journal: Journal, progress: Progress) -> None:
+    """What the first unfinished block receives: from the file that holds it, or by running the finished ones again."""
+    walk, blocks = states.walk, journal.blocks
+    expected = blocks[-1]["hidden"] if blocks else ""
+    shape = (*tokens.ids.shape, folder.source.config.hidden_size)
+    if blocks and states.reopen(len(blocks), shape, expected):
+        return
+    states.embed(tokens.ids)
+    pruned = Checkpoint.open(folder.partial) if blocks and journal.plan.inputs == "pruned" else None
+    for i in range(len(blocks)):
+        progress(i, len(blocks), f"block {i}, run again")
+        states.advance(walk.load(i, pruned), i)
+        states.forget(i)
+    if blocks and states.digest() != expected:
+        raise Refusal(
+            f"what block {len(blocks) - 1} passes on must have the bits that it had when the run stopped, and has "
+            "others. Probably another number of threads or another library; run it as before, or prune again."
+        )
+
+
+def needed(plan: Plan, source: Checkpoint, tokens: Tokens) -> Need:
+    """Bytes of the hidden states, and of a block with what solving it takes."""
+    return need(source, *tokens.ids.shape, DTYPES[plan.dtype], copies=2 if plan.needs_dense_block else 1)
+
+
+def place_of_hidden(typed: str, plan: Plan, source: Checkpoint, tokens: Tokens) -> str:
+    """Where the hidden states of a run go."""
+    return choose(typed, plan.device, needed(plan, source, tokens))
 
 
 def _evaluate(

@@ -19,7 +19,7 @@ from llm_pipeline.allocation import budgets, recheck
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.calibration import Tokens
 from llm_pipeline.checkpoint import Checkpoint
-from llm_pipeline.evidence import Inputs, measure
+from llm_pipeline.evidence import Inputs, see
 from llm_pipeline.journal import certificate_line
 from llm_pipeline.layer import dense_weight, digest, judge_saved
 from llm_pipeline.plan import Plan
@@ -68,8 +68,9 @@ def _layers(
         progress(i, len(walk), f"block {i}")
         block, dense = walk.load(i), unpruned.load(i) if unpruned else None
         corrected = dense if plan.error_correction == "block" else None
-        seen, after = measure(walk, block, i, hidden, walk.family.sites, corrected)
-        hidden = after if plan.inputs == "pruned" else walk.forward(dense, i, hidden)
+        seen = see(walk, block, i, hidden, walk.family.sites, corrected, hidden if plan.inputs == "pruned" else None)
+        if plan.inputs == "dense":
+            walk.forward(dense, i, hidden, into=hidden)
         for site, inputs in zip(walk.family.sites, seen, strict=True):
             for reader in site.readers:
                 name = walk.weight_name(i, reader)

@@ -79,7 +79,9 @@ def require_positive_semidefinite(H: Array) -> None:
     Products accumulated in float32 err by at most eps32 |X|'|X|, whose norm is below eps32 tr(H).
     """
     shift = float(np.finfo(np.float32).eps) * float(np.trace(H)) + np.finfo(np.float64).tiny
-    if np.any(np.diag(H) < 0) or not is_positive_definite(H + shift * np.eye(len(H))):
+    shifted = H.copy()
+    shifted.flat[:: len(H) + 1] += shift
+    if np.any(np.diag(H) < 0) or not is_positive_definite(shifted):
         lowest = float(scipy.linalg.eigvalsh(H)[0])
         raise Refusal(
             f"the Gram must be positive semidefinite; its smallest eigenvalue is {lowest:.3g}, "

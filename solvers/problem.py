@@ -9,6 +9,7 @@ Always in this difference form: the expanded form <W H, W> - 2 <W H, W0> + ... l
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -19,6 +20,12 @@ import scipy.linalg
 from solvers.linalg import cholesky, lambda_max_bound
 from solvers.refusal import Refusal
 from solvers.sparsity import Array
+
+PART = 512  # rows or columns of a product that are in memory at a time
+
+
+def _parts(n: int) -> Iterator[slice]:
+    return (slice(k, k + PART) for k in range(0, n, PART))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +90,12 @@ class Gram:
         live = self.norms[self.norms > 0]
         dead = 2.0 ** (np.floor(np.log2(live.min())) - 40) if live.size else 1.0
         scale = np.where(self.norms > 0, self.norms, dead)
-        H = self.H / scale / scale[:, None]
-        H = (H + H.T) / 2
-        return Gram(H + mu * np.eye(len(H)), ridge=mu), scale
+        H = self.H / scale
+        H /= scale[:, None]
+        H = H + H.T
+        H /= 2
+        H.flat[:: len(H) + 1] += mu
+        return Gram(H, ridge=mu), scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,9 +162,12 @@ class LayerProblem:
 
     def value(self, W: Array) -> float:
         """f(W)."""
-        D = W - self.W0
-        linear = 0.0 if self.R is None else float(np.vdot(self.R, D))
-        return 0.5 * float(np.vdot(D @ self.H, D)) + linear + self.e0
+        quadratic, linear = 0.0, 0.0
+        for part in _parts(len(W)):
+            D = W[part] - self.W0[part]
+            quadratic += float(np.vdot(D @ self.H, D))
+            linear += 0.0 if self.R is None else float(np.vdot(self.R[part], D))
+        return 0.5 * quadratic + linear + self.e0
 
     def grad(self, W: Array) -> Array:
         """The gradient (W - W0) H + R, (out, in)."""
@@ -170,7 +183,8 @@ class LayerProblem:
         """Sum of the absolute terms of f(W), the scale of its rounding error: 1/2 <|D| |H|, |D|> + ..."""
         D = np.abs(W - self.W0)
         linear = 0.0 if self.R is None else float(np.vdot(np.abs(self.R), D))
-        return 0.5 * float(np.vdot(D @ np.abs(self.H), D)) + linear + abs(self.e0)
+        quadratic = sum(float(np.vdot(D @ np.abs(self.H[:, part]), D[:, part])) for part in _parts(len(self.H)))
+        return 0.5 * quadratic + linear + abs(self.e0)
 
     def relative_error(self, W: Array) -> float:
         """f(W) / f(0): squared output error over squared dense output; nan where the dense output is zero."""

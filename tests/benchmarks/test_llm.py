@@ -110,11 +110,12 @@ def test_nothing_is_measured_or_written_where_one_run_is_impossible(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_is_taken_is_refused_before_anything_is_measured(place: Path, tmp_path: Path) -> None:
-    run_folder(tmp_path, "wanda", "50%").mkdir()
-    with pytest.raises(Refusal, match="wanda-50 exist already"):
+@pytest.mark.parametrize("name", ["wanda-50", "wanda-50.partial"])
+def test_a_folder_that_is_taken_is_refused_before_anything_is_measured(name: str, place: Path, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(Refusal, match=f"{name} exist already"):
         next(compare(tmp_path, **arguments(place)))
-    assert [path.name for path in tmp_path.iterdir()] == ["wanda-50"]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def arguments(place: Path) -> dict:
@@ -127,7 +128,7 @@ def arguments(place: Path) -> dict:
 
 
 def test_starting_afresh_removes_only_what_the_comparison_wrote(place: Path, tmp_path: Path) -> None:
-    for name in ("magnitude-50", "wanda-50", "maiht-50"):
+    for name in ("magnitude-50", "magnitude-50.partial", "wanda-50", "maiht-50"):
         (tmp_path / name).mkdir()
         (tmp_path / name / ("notes.txt" if name == "wanda-50" else "plan.toml")).write_text("kept?")
     (tmp_path / "records.jsonl").write_text("{}\n")

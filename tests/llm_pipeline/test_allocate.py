@@ -179,7 +179,7 @@ def test_a_pass_over_pruned_blocks_is_noticed(tiny: Path, prune_to: Callable, mo
 
 
 def stuck(forward: Callable) -> Callable:
-    def run(walk: BlockWalk, block: Any, i: int, hidden: torch.Tensor) -> torch.Tensor:
+    def run(walk: BlockWalk, block: Any, i: int, hidden: torch.Tensor, **_: Any) -> torch.Tensor:
         forward(walk, block, i, hidden)
         return hidden
 

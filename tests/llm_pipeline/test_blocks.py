@@ -114,12 +114,23 @@ def test_a_loaded_block_may_be_changed_without_touching_the_checkpoint(tiny: Pat
     assert not any(parameter.requires_grad for parameter in block.parameters())
 
 
-def test_only_the_ends_of_the_model_stay_in_memory(tiny: Path) -> None:
+def test_nothing_of_the_model_stays_in_memory(tiny: Path) -> None:
     walk = BlockWalk(Checkpoint.open(tiny), "cpu")
     walk.embed(IDS)
     assert all(parameter.is_meta for parameter in walk._empty_blocks.parameters())
-    assert all(isinstance(recorder, Recorder) for recorder in walk._body.layers)
+    assert all(parameter.is_meta for parameter in walk._empty_body.parameters())
+    assert all(isinstance(recorder, Recorder) for recorder in walk._empty_body.layers)
     assert walk.weight_name(2, "self_attn.q_proj") == "model.layers.2.self_attn.q_proj.weight"
+
+
+def test_outputs_may_take_the_place_of_inputs(tiny: Path) -> None:
+    walk = BlockWalk(Checkpoint.open(tiny), "cpu")
+    hidden = walk.embed(IDS)
+    expected = walk.forward(walk.load(0), 0, hidden, batch=2)
+    with torch.inference_mode():
+        found = walk.forward(walk.load(0), 0, hidden, batch=2, into=hidden)
+    assert found is hidden
+    assert torch.equal(found, expected)
 
 
 def test_hidden_states_are_not_changed_by_the_walk(tiny: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from llm_pipeline import locate, output_folder
+from llm_pipeline import durable, locate, output_folder
 from llm_pipeline.checkpoint import Checkpoint, require_finite
 from llm_pipeline.output_folder import OutputFolder
 from solvers.refusal import Refusal
@@ -154,10 +155,10 @@ def test_one_tensor_changes_and_everything_else_stays_bit_for_bit(
     before, files = stored(source), contents(source)
     weight = torch.arange(32 * 40, dtype=torch.bfloat16).reshape(40, 32).T  # not contiguous
     with OutputFolder(Checkpoint.open(source), tmp_path / "new" / "out") as folder:
+        folder.begin({}, None)
         folder.put(DOWN, weight)
         folder.write_text("plan.toml", "seed = 0\n")
-        folder.append_line("layers.jsonl", "1")
-        folder.append_line("layers.jsonl", "2")
+        folder.write_lines("layers.jsonl", ["1", "2"])
     after = contents(tmp_path / "new" / "out")
     assert after.pop("plan.toml") == b"seed = 0\n"
     assert after.pop("layers.jsonl") == b"1\n2\n"
@@ -179,20 +180,20 @@ def test_only_the_model_is_copied(tiny: Path, tmp_path: Path) -> None:
     (tiny / "original").mkdir()
     for name in ("tokenizer.json", "merges.txt", "chat_template.jinja", "LICENSE"):
         (tiny / name).write_text(name)
-    with OutputFolder(Checkpoint.open(tiny), tmp_path / "out"):
-        pass
+    with OutputFolder(Checkpoint.open(tiny), tmp_path / "out") as folder:
+        folder.begin({}, None)
     expected = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "merges.txt"}
     assert set(contents(tmp_path / "out")) == expected | {"chat_template.jinja", "LICENSE"}
-    assert not (tmp_path / "out" / "original").exists()
+    assert not any(path.is_dir() for path in (tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-def test_nothing_remains_of_a_run_that_did_not_end(error: type[BaseException], tiny: Path, tmp_path: Path) -> None:
+def test_nothing_remains_of_a_run_that_did_not_begin(error: type[BaseException], tiny: Path, tmp_path: Path) -> None:
     before = set(tmp_path.iterdir())
 
     def dies() -> None:
         with OutputFolder(Checkpoint.open(tiny), tmp_path / "a" / "b" / "out") as folder:
-            assert (folder.partial / "model.safetensors").is_file()
+            assert folder.partial.is_dir()
             assert not folder.out.exists()
             raise error
 
@@ -201,12 +202,66 @@ def test_nothing_remains_of_a_run_that_did_not_end(error: type[BaseException], t
     assert set(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("error", "finished", "kept"),
+    [
+        (ZeroDivisionError, 0, False),
+        (ZeroDivisionError, 1, True),
+        (MemoryError, 0, False),
+        (MemoryError, 1, True),
+        (KeyboardInterrupt, 0, True),
+    ],
+)
+def test_what_is_kept_of_a_run(
+    error: type[BaseException], finished: int, kept: bool, tiny: Path, tmp_path: Path
+) -> None:
+    def dies() -> None:
+        with OutputFolder(Checkpoint.open(tiny), tmp_path / "a" / "out") as folder:
+            folder.begin({}, None)
+            for i in range(finished):
+                folder.finish({"block": i, "layers": []})
+            raise error
+
+    with pytest.raises((error, Refusal)) as caught:
+        dies()
+    assert (tmp_path / "a" / "out.partial").exists() == kept
+    assert not (tmp_path / "a" / "out").exists()
+    says = f"{finished} of 3 blocks are kept.*python -m llm_pipeline resume .*out$"
+    if error is not ZeroDivisionError:
+        assert re.search(says if kept else "nothing was kept", str(caught.value))
+    assert (tmp_path / "a").exists() == kept
+
+
 def test_the_remains_of_a_dead_run_are_replaced(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "layers.jsonl").write_text("old\n")
     with OutputFolder(Checkpoint.open(tiny), tmp_path / "out") as folder:
-        folder.append_line("layers.jsonl", "new")
-    assert (tmp_path / "out" / "layers.jsonl").read_text() == "new\n"
+        folder.begin({}, None)
+    assert not (tmp_path / "out" / "layers.jsonl").exists()
+
+
+def test_an_unfinished_run_is_refused_and_kept(tiny: Path, tmp_path: Path) -> None:
+    def stops() -> None:
+        with OutputFolder(Checkpoint.open(tiny), tmp_path / "out") as folder:
+            folder.begin({}, None)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stops()
+    before = contents(tmp_path / "out.partial")
+    says = r"holds an unfinished run\. Choose another --out, or remove .*, or go on with: python -m llm_pipeline resume"
+    with pytest.raises(Refusal, match=says):
+        OutputFolder(Checkpoint.open(tiny), tmp_path / "out").__enter__()
+    assert contents(tmp_path / "out.partial") == before
+
+
+def test_a_second_writer_is_refused_and_changes_nothing(tiny: Path, tmp_path: Path) -> None:
+    with OutputFolder(Checkpoint.open(tiny), tmp_path / "out") as folder:
+        folder.begin({}, None)
+        with pytest.raises(Refusal, match=r"out is being written by process \d+"):
+            OutputFolder(Checkpoint.open(tiny), tmp_path / "out").__enter__()
+        assert (folder.partial / "model.safetensors").is_file()
+    assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
 def test_an_output_that_exists_is_refused_and_kept(tiny: Path, tmp_path: Path) -> None:
@@ -245,18 +300,19 @@ def test_a_small_disk_is_refused_beforehand(tiny: Path, tmp_path: Path, monkeypa
 def test_a_disk_that_fills_up_is_told_and_leaves_nothing(
     during: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if during == "copy":
-        monkeypatch.setattr(output_folder.shutil, "copyfile", full)
-    if during == "publish":
-        monkeypatch.setattr(output_folder.os, "fsync", full)
+        monkeypatch.setattr(durable.shutil, "copyfile", full)
 
     def run() -> None:
-        with OutputFolder(Checkpoint.open(tiny), tmp_path / "out"):
+        with OutputFolder(Checkpoint.open(tiny), tmp_path / "out") as folder:
+            folder.begin({}, None)
             if during == "work":
                 full()
+            if during == "publish":
+                monkeypatch.setattr(durable.os, "fsync", full)
 
     with pytest.raises(Refusal, match="filled up while writing; nothing was kept"):
         run()
@@ -267,6 +323,7 @@ def test_offsets_do_not_depend_on_the_order_of_the_header(tiny: Path, tmp_path: 
     tensors = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.arange(5, dtype=torch.float16)}
     save_file(tensors, tiny / "model.safetensors")
     with OutputFolder(Checkpoint.open(tiny), tmp_path / "out") as folder:
+        folder.begin({}, None)
         folder.put("a", -tensors["a"])
     written = stored(tmp_path / "out")
     assert torch.equal(written["a"], -tensors["a"])

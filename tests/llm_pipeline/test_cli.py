@@ -29,8 +29,9 @@ OPTIONS = {
     "prune": [
         *("model", "--method", "--sparsity", "--calibration", "--out", "--text", "--length", "--protocol", "--set"),
         *("--refine", "--swaps", "--refine-mu", "--error-correction", "--inputs"),
-        *("--allocate", "--owl-lambda", "--owl-m", "--solver", "--device", "--dtype", "--seed", "--json"),
+        *("--allocate", "--owl-lambda", "--owl-m", "--solver", "--device", "--dtype", "--seed", "--hidden", "--json"),
     ],
+    "resume": ["folder", "--hidden", "--json"],
     "eval": ["model", "--text", "--length", "--protocol", "--device", "--dtype", "--json"],
     "verify": ["folder", "--json"],
 }
@@ -118,6 +119,8 @@ BAD = {
     "--text absent.txt": r"there is no file absent\.txt",
     "--dtype float8": "--dtype must be auto or one of float32",
     "--device cuda:7": "--device cuda:7 cannot be used here",
+    "--hidden ram": "--hidden is one of auto, gpu, memory, disk; got 'ram'",
+    "--hidden gpu --device cpu": "--hidden gpu needs a run on a GPU",
     "--seed -1": "--seed must be a whole number of at least 0",
     "--out taken": "the output folder must be new; .*taken already",
     "--out ids.npy/out": "ids.npy/out could not be written",
@@ -146,6 +149,9 @@ def test_bad_input_gets_one_message_and_leaves_nothing(typed: str, home: Path) -
         (("eval", "gpt_neox", "--text", "ids.npy"), "model type 'gpt_neox' is not"),
         (("inspect", "gpt_neox"), "model type 'gpt_neox' is not"),
         (("inspect", "nowhere"), "MODEL must be"),
+        (("resume", "nowhere"), "resume takes the --out folder of an unfinished run; .*nowhere holds none"),
+        (("resume", "llama"), "resume takes the --out folder of an unfinished run; .*llama holds none"),
+        (("resume", "llama", "--hidden", "dsk"), "--hidden is one of auto, gpu, memory, disk; got 'dsk'. Did you mean"),
         (("prune", "llama"), "--calibration FILE.* is required for a model of your own"),
         (("verify", "llama"), r"holds a readable plan\.toml"),
         (("verify", "nowhere"), r"holds a readable plan\.toml"),
@@ -177,24 +183,36 @@ def after(calls: int, error: BaseException, original: Callable[..., Any]) -> Cal
     return failing
 
 
-@pytest.mark.parametrize("place", ["put", "append_line", "write_text"])
-def test_a_disk_that_fills_up_while_writing_keeps_nothing(
-    place: str, home: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("place", "calls", "kept"),
+    [("put", 5, 0), ("put", 9, 1), ("finish", 1, 0), ("finish", 3, 2), ("write_text", 1, 0), ("write_text", 3, 3)],
+)
+def test_a_disk_that_fills_up_while_writing_keeps_the_finished_blocks(
+    place: str, calls: int, kept: int, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = everything(home)
     full = OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(
-        OutputFolder, place, after(2 if place == "write_text" else 9, full, getattr(OutputFolder, place))
-    )
-    assert_refused(pruned(), "error: the disk of .* filled up while writing; nothing was kept")
-    assert everything(home) == before
+    with monkeypatch.context() as patched:
+        patched.setattr(OutputFolder, place, after(calls, full, getattr(OutputFolder, place)))
+        found = pruned()
+    says = f"{kept} of 3 blocks are kept" if kept else "nothing was kept"
+    assert_refused(found, f"error: the disk of .* filled up while writing; {says}")
+    if kept:
+        command = found.stderr.strip().split("python -m llm_pipeline ")[1].split()
+        assert invoke(*command).exit_code == 0
+        assert (home / "new/out/summary.json").is_file()
+    else:
+        assert everything(home) == before
 
 
-def test_an_interruption_leaves_with_three_and_keeps_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = everything(home)
-    monkeypatch.setattr(prune, "prune_layer", after(9, KeyboardInterrupt(), prune.prune_layer))
-    assert_refused(pruned(), "interrupted; nothing was kept", code=3)
-    assert everything(home) == before
+def test_an_interruption_leaves_with_three_and_keeps_its_work(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(prune, "prune_layer", after(9, KeyboardInterrupt(), prune.prune_layer))
+        found = pruned()
+    assert_refused(found, "interrupted; 1 of 3 blocks are kept. Go on with: python -m llm_pipeline resume ", code=3)
+    assert not (home / "new/out").exists()
+    assert_refused(pruned(), "error: the output folder must be new; .* holds an unfinished run")
+    assert invoke("resume", "new/out").exit_code == 0
 
 
 def test_a_failing_certificate_leaves_with_one_is_named_and_the_model_is_kept(
