@@ -1,4 +1,4 @@
-"""python -m llm_pipeline: inspect, prune, eval, verify."""
+"""python -m llm_pipeline: inspect, prune, eval, verify, synth."""
 
 from __future__ import annotations
 
@@ -271,6 +271,26 @@ def run_verify(
         layers = len({line["layer"] for line in lines})
         screen.print(f"{len(lines) - len(failed)} of {len(lines)} checks on {layers} tensors hold")
     raise typer.Exit(1 if failed else 0)
+
+
+@command
+def run_synth(
+    like: Annotated[str, typer.Option(help="A known shape: llama-7b, llama-3-8b, opt-125m, tiny, ...")],
+    out: Annotated[Path, typer.Option(help="New folder for the model.")],
+    blocks: Annotated[str | None, typer.Option(help="a:b, write only blocks a to b - 1.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of --tokens.")] = 0,
+    dtype: Annotated[str, typer.Option(help="auto (as published), float32, bfloat16, float16.")] = "auto",
+    shard_size: Annotated[str, typer.Option(help="Largest weight file, for example 500MB.")] = "2GB",
+    tokens: Annotated[str | None, typer.Option(help="NxL: also write calibration.npy, N x L token ids.")] = None,
+) -> None:
+    """Write a model of real shape from a seed, to try time, memory and certificates without the real weights.
+
+    Example: python -m llm_pipeline synth --like llama-7b --blocks 0:1 --tokens 8x512 --out block
+    """
+    from llm_pipeline import synth
+
+    facts = synth.synthesise(like, out, blocks=blocks, seed=seed, dtype=dtype, shard_size=shard_size, tokens=tokens)
+    screen.print(facts, soft_wrap=True)
 
 
 if __name__ == "__main__":
