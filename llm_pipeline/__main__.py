@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 import llm_pipeline.waiting  # noqa: F401 - before NumPy and torch start their threads
@@ -141,6 +141,10 @@ def run_prune(
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Predict time, memory and disk; nothing is written.")] = False,
+    as_if: Annotated[
+        str | None, typer.Option(help="With --dry-run, published rates of h100, a100, a100-40gb, 4090 or cpu.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Prune a model and write a Hugging Face directory with a certificate for every layer.
@@ -150,38 +154,56 @@ def run_prune(
     Example: python -m llm_pipeline prune models/llama-7b --calibration c4.jsonl:128x2048 --sparsity 50%
     """
     from llm_pipeline import assemble
+    from llm_pipeline.dry_run import predicted
     from llm_pipeline.prune import prune
 
+    typed: dict[str, Any] = {
+        "method": method,
+        "sparsity": sparsity,
+        "calibration": calibration,
+        "settings": parse_settings(settings or []),
+        "refine": refine,
+        "swaps": swaps,
+        "refine_mu": refine_mu,
+        "error_correction": error_correction,
+        "inputs": inputs,
+        "allocate": allocate,
+        "owl_lambda": owl_lambda,
+        "owl_m": owl_m,
+        "solver": solver,
+        "device": device,
+        "dtype": dtype,
+        "text": text,
+        "length": length,
+        "protocol": protocol,
+    }
+    if dry or as_if:
+        _print_prediction(model, typed, as_if, as_json)
+        return
     with progress_bar() as progress:
-        job = assemble.job(
-            model,
-            method=method,
-            sparsity=sparsity,
-            calibration=calibration,
-            settings=parse_settings(settings or []),
-            refine=refine,
-            swaps=swaps,
-            refine_mu=refine_mu,
-            error_correction=error_correction,
-            inputs=inputs,
-            allocate=allocate,
-            owl_lambda=owl_lambda,
-            owl_m=owl_m,
-            solver=solver,
-            device=device,
-            dtype=dtype,
-            seed=seed,
-            text=text,
-            length=length,
-            protocol=protocol,
-        )
-        folder = out or assemble.default_folder(job.plan)
-        summary = prune(job.plan, job.source, job.tokens, folder, text=job.text, progress=progress).summary
+        job = assemble.job(model, seed=seed, **typed)
+        folder, foreseen = out or assemble.default_folder(job.plan), predicted(job)
+        done = prune(job.plan, job.source, job.tokens, folder, text=job.text, predicted=foreseen, progress=progress)
+        summary = done.summary
     if as_json:
         print(json.dumps({"out": str(folder), **summary}, indent=1))
     else:
         _print_summary(summary, folder)
     raise typer.Exit(1 if summary["certificates"]["fails"] else 0)
+
+
+def _print_prediction(model: str | None, typed: dict[str, Any], as_if: str | None, as_json: bool) -> None:
+    from llm_pipeline import dry_run
+
+    found = dry_run.dry_run(model, as_if=as_if, **typed)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    table = Table("stage", Column("TFLOP", justify="right"), Column("time", justify="right"))
+    for line in dry_run.lines(found):
+        table.add_row(*line)
+    screen.print(table)
+    screen.print(dry_run.words(found), soft_wrap=True)
 
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:

@@ -57,6 +57,7 @@ def prune(
     *,
     text: Tokens | None = None,
     dense: Perplexity | None = None,
+    predicted: dict[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Write a pruned copy of `source` to `out` and sum the run up.
@@ -66,6 +67,7 @@ def prune(
     tokens : calibration sequences
     text : windows to evaluate on, before and after
     dense : the dense model's perplexity on `text`, where it is known already
+    predicted : what the planner foresaw; kept in the summary beside what came
     progress : called with layers done, layers in all, and what is being done
 
     Returns
@@ -91,7 +93,7 @@ def prune(
         _prune_blocks(plan, walk, method, budgets(plan, source), tokens, folder, journal, progress)
         with journal.stage("evaluate"):
             scores = _evaluate(plan, source, folder.partial, text, dense, progress)
-        summary = journal.summary(scores)
+        summary = journal.summary(scores) | {"predicted": predicted}
         folder.write_text("summary.json", json.dumps(summary, indent=1))
         folder.write_text("README.md", model_card(plan, summary))
     return Result(summary, *(scores or (None, None)))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import AutoConfig
+from accelerate import init_empty_weights
+from transformers import AutoConfig, AutoModelForCausalLM
 
+from llm_pipeline.families import family_of
 from solvers.methods import near
 from solvers.refusal import Refusal
 
@@ -75,3 +77,16 @@ def config_like(name: str) -> Any:
     if name not in SHAPES:
         raise Refusal(f"no known shape is called '{name}'.{near(name, SHAPES)} Known: {', '.join(SHAPES)}.")
     return AutoConfig.for_model(**SHAPES[name])
+
+
+def empty_model(config: Any) -> Any:
+    """The model without storage: names and shapes only."""
+    with init_empty_weights():
+        return AutoModelForCausalLM.from_config(config)
+
+
+def shapes_of(config: Any) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that a checkpoint of this configuration stores, in transformers' order."""
+    state = empty_model(config).state_dict()
+    tied = family_of(config).head if config.tie_word_embeddings else None
+    return {name: tuple(tensor.shape) for name, tensor in state.items() if name != tied}

@@ -35,11 +35,9 @@ from typing import Any
 import numpy as np
 import scipy.fft
 import torch
-from accelerate import init_empty_weights
-from transformers import AutoModelForCausalLM
 
 from llm_pipeline.families import family_of
-from llm_pipeline.shapes import config_like
+from llm_pipeline.shapes import config_like, empty_model, shapes_of
 from llm_pipeline.shards import Shapes, parse_size, write_shards
 from llm_pipeline.sources import DTYPES
 from solvers.refusal import Refusal
@@ -154,14 +152,6 @@ def _power_law(draw: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return W
 
 
-def shapes_of(config: Any) -> Shapes:
-    """Name and shape of every tensor that a checkpoint of this configuration stores, in transformers' order."""
-    with init_empty_weights():
-        state = AutoModelForCausalLM.from_config(config).state_dict()
-    tied = family_of(config).head if config.tie_word_embeddings else None
-    return {name: tuple(tensor.shape) for name, tensor in state.items() if name != tied}
-
-
 def synthesise(
     like: str, out: Path, *, blocks: str | None, seed: int, dtype: str, shard_size: str, tokens: str | None
 ) -> str:
@@ -214,11 +204,11 @@ def write_model(
         return weights.pieces(rest, shapes[name], first + int(number))
 
     part.dtype = dtype
-    part.architectures = [type(_empty(part)).__name__]
+    part.architectures = [type(empty_model(part)).__name__]
     try:
         partial.mkdir(parents=True)
         part.save_pretrained(partial)
-        _empty(part).generation_config.save_pretrained(partial)
+        empty_model(part).generation_config.save_pretrained(partial)
         write_shards(partial, shapes, dtype, limit, pieces)
         if ids is not None:
             np.save(partial / "calibration.npy", ids)
@@ -262,11 +252,6 @@ def _only(config: Any, first: int, stop: int) -> Any:
     if getattr(config, "layer_types", None):
         part.layer_types = config.layer_types[first:stop]
     return part
-
-
-def _empty(config: Any) -> Any:
-    with init_empty_weights():
-        return AutoModelForCausalLM.from_config(config)
 
 
 def _require_room(out: Path, partial: Path, shapes: Shapes, dtype: torch.dtype) -> None:

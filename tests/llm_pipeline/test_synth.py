@@ -15,7 +15,7 @@ from llm_pipeline import synth
 from llm_pipeline.__main__ import app
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.checkpoint import Checkpoint
-from llm_pipeline.shapes import SHAPES, config_like
+from llm_pipeline.shapes import SHAPES, config_like, shapes_of
 from llm_pipeline.shards import layout, parse_size
 from solvers.refusal import Refusal
 
@@ -43,7 +43,7 @@ def _digests(folder):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_shape_has_as_many_parameters_as_its_publisher_counts(name):
-    assert sum(int(np.prod(shape)) for shape in synth.shapes_of(config_like(name)).values()) == PUBLISHED[name]
+    assert sum(int(np.prod(shape)) for shape in shapes_of(config_like(name)).values()) == PUBLISHED[name]
 
 
 @pytest.mark.parametrize("shard_size", ["2GB", "100KB"])
