@@ -29,10 +29,12 @@ OPTIONS = {
     "prune": [
         *("model", "--method", "--sparsity", "--calibration", "--out", "--text", "--length", "--protocol", "--set"),
         *("--refine", "--swaps", "--refine-mu", "--error-correction", "--inputs"),
-        *("--allocate", "--owl-lambda", "--owl-m", "--solver", "--device", "--dtype", "--seed", "--json"),
+        *("--allocate", "--owl-lambda", "--owl-m", "--solver", "--device", "--dtype", "--seed"),
+        *("--dry-run", "--as-if", "--json"),
     ],
     "eval": ["model", "--text", "--length", "--protocol", "--device", "--dtype", "--json"],
     "verify": ["folder", "--json"],
+    "synth": ["--like", "--out", "--blocks", "--seed", "--dtype", "--shard-size", "--tokens"],
 }
 
 
