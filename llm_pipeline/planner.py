@@ -9,7 +9,7 @@ sites a block, n_s inputs of each; h heads of width d_h; V the vocabulary; b byt
                                    2 S + 1                                                        (2)
     Gram of a site                 2 T n_s^2; with drift two products more                        (3)
     Cholesky, products             as `work` counts them: n_s^3/3 to accept a Gram, 2 m n^2 a product   (4)
-    evaluation                     2 texts: (1) for its tokens, and 2 T' d V                      (5)
+    evaluation                     2 texts: (1) for its tokens, and 2 T' d V, times 1.5           (5)
     seconds of a stage             sum over kinds of work: amount / rate of the kind              (6)
 
     host, every phase              base + embeddings + [block + 2 hidden states on a CPU]         (7)
@@ -42,6 +42,7 @@ from llm_pipeline.work import Recipe, Work
 BATCH = 8  # sequences of a forward pass
 STAGES = ("read", "allocate", "calibrate", "solve", "certify", "write", "evaluate")
 BASE = 2**30  # of Python with torch and transformers
+EVALUATING = 1.5  # whole batches leave the caches: 2.0 on the embedded model on a CPU, 1 expected where layers are wide
 LOGITS = 3 * 2**28  # of one batch of an evaluation
 OVER = 1.1  # room for the allocator
 ACCEPTING, NORMALISING, JUDGING = 6, 5, 3  # (n, n) arrays alive at once: MeanGram to Gram, `normalised`, |H|
@@ -192,7 +193,7 @@ def evaluation(model: Model, job: Job) -> Work:
     body = forward(model, job.windows, job.window, job.itemsize) * model.blocks
     head = Work(forward=2.0 * tokens * model.width * model.vocabulary, moved=32.0 * tokens * model.vocabulary)
     load = Work(disk=float(job.stored) * model.all_weights)
-    return (body + head + load) * (job.texts if tokens else 0)
+    return ((body + head) * EVALUATING + load) * (job.texts if tokens else 0)
 
 
 def seconds(amount: Work, rates: Rates) -> float:

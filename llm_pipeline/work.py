@@ -23,6 +23,7 @@ EXCHANGES = 0.034  # of the entries under `swaps all`: means 0.033, 0.035 of 42 
 LANCZOS = 30  # products of a vector with H in the estimate of lambda_max
 SMALL = 512  # inputs up to which the step size is judged by a full eigendecomposition
 EIGEN = 9.0  # n^3 of an eigendecomposition with vectors, without them 4/3
+TWIN_PASSES, TWIN_SELECTION = 25, 300  # float32 passes, and bytes that one selection moves an entry, of a twin's step
 ROWS = 8  # rows whose exchanges are searched again by a certificate
 
 
@@ -203,4 +204,5 @@ def judging(recipe: Recipe, m: int, n: int) -> Work:
 
 def _twin(m: int, n: int, T: int, products: int) -> Work:
     """A twin's products on the device in float32, and the entries that its elementwise kernels move."""
-    return Work(fast=2.0 * m * n**2 * products * T, moved=4.0 * m * n * 25 * products * T)
+    moved = m * n * products * T * (4.0 * TWIN_PASSES + TWIN_SELECTION)
+    return Work(fast=2.0 * m * n**2 * products * T, moved=moved)
