@@ -1,4 +1,4 @@
-"""python -m llm_pipeline: inspect, prune, resume, eval, verify."""
+"""python -m llm_pipeline: inspect, prune, resume, eval, verify, synth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 import llm_pipeline.waiting  # noqa: F401 - before NumPy and torch start their threads
@@ -145,6 +145,10 @@ def run_prune(
     dtype: Dtype = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
     hidden: Hidden = "auto",
+    dry: Annotated[bool, typer.Option("--dry-run", help="Predict time, memory and disk; nothing is written.")] = False,
+    as_if: Annotated[
+        str | None, typer.Option(help="With --dry-run, published rates of h100, a100, a100-40gb, 4090 or cpu.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Prune a model and write a Hugging Face directory with a certificate for every layer.
@@ -155,35 +159,37 @@ def run_prune(
     Example: python -m llm_pipeline prune models/llama-7b --calibration c4.jsonl:128x2048 --sparsity 50%
     """
     from llm_pipeline import assemble
+    from llm_pipeline.dry_run import predicted
     from llm_pipeline.prune import prune
 
+    typed: dict[str, Any] = {
+        "method": method,
+        "sparsity": sparsity,
+        "calibration": calibration,
+        "settings": parse_settings(settings or []),
+        "refine": refine,
+        "swaps": swaps,
+        "refine_mu": refine_mu,
+        "error_correction": error_correction,
+        "inputs": inputs,
+        "allocate": allocate,
+        "owl_lambda": owl_lambda,
+        "owl_m": owl_m,
+        "solver": solver,
+        "device": device,
+        "dtype": dtype,
+        "text": text,
+        "length": length,
+        "protocol": protocol,
+    }
+    if dry or as_if:
+        _print_prediction(model, typed, as_if, as_json)
+        return
     with progress_bar() as progress:
-        job = assemble.job(
-            model,
-            method=method,
-            sparsity=sparsity,
-            calibration=calibration,
-            settings=parse_settings(settings or []),
-            refine=refine,
-            swaps=swaps,
-            refine_mu=refine_mu,
-            error_correction=error_correction,
-            inputs=inputs,
-            allocate=allocate,
-            owl_lambda=owl_lambda,
-            owl_m=owl_m,
-            solver=solver,
-            device=device,
-            dtype=dtype,
-            seed=seed,
-            text=text,
-            length=length,
-            protocol=protocol,
-        )
-        folder = out or assemble.default_folder(job.plan)
-        summary = prune(
-            job.plan, job.source, job.tokens, folder, text=job.text, hidden=hidden, progress=progress
-        ).summary
+        job = assemble.job(model, seed=seed, **typed)
+        folder, foreseen = out or assemble.default_folder(job.plan), predicted(job)
+        after = {"text": job.text, "hidden": hidden, "predicted": foreseen}
+        summary = prune(job.plan, job.source, job.tokens, folder, progress=progress, **after).summary
     _tell(summary, folder, as_json)
 
 
@@ -214,6 +220,20 @@ def _tell(summary: dict[str, Any], folder: Path, as_json: bool) -> None:
     else:
         _print_summary(summary, folder)
     raise typer.Exit(1 if summary["certificates"]["fails"] else 0)
+
+
+def _print_prediction(model: str | None, typed: dict[str, Any], as_if: str | None, as_json: bool) -> None:
+    from llm_pipeline import dry_run
+
+    found = dry_run.dry_run(model, as_if=as_if, **typed)
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    table = Table("stage", Column("TFLOP", justify="right"), Column("time", justify="right"))
+    for line in dry_run.lines(found):
+        table.add_row(*line)
+    screen.print(table)
+    screen.print(dry_run.words(found), soft_wrap=True)
 
 
 def _print_summary(summary: dict[str, Any], folder: Path) -> None:
@@ -306,6 +326,26 @@ def run_verify(
         layers = len({line["layer"] for line in lines})
         screen.print(f"{len(lines) - len(failed)} of {len(lines)} checks on {layers} tensors hold")
     raise typer.Exit(1 if failed else 0)
+
+
+@command
+def run_synth(
+    like: Annotated[str, typer.Option(help="A known shape: llama-7b, llama-3-8b, opt-125m, tiny, ...")],
+    out: Annotated[Path, typer.Option(help="New folder for the model.")],
+    blocks: Annotated[str | None, typer.Option(help="a:b, write only blocks a to b - 1.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and of --tokens.")] = 0,
+    dtype: Annotated[str, typer.Option(help="auto (as published), float32, bfloat16, float16.")] = "auto",
+    shard_size: Annotated[str, typer.Option(help="Largest weight file, for example 500MB.")] = "2GB",
+    tokens: Annotated[str | None, typer.Option(help="NxL: also write calibration.npy, N x L token ids.")] = None,
+) -> None:
+    """Write a model of real shape from a seed, to try time, memory and certificates without the real weights.
+
+    Example: python -m llm_pipeline synth --like llama-7b --blocks 0:1 --tokens 8x512 --out block
+    """
+    from llm_pipeline import synth
+
+    facts = synth.synthesise(like, out, blocks=blocks, seed=seed, dtype=dtype, shard_size=shard_size, tokens=tokens)
+    screen.print(facts, soft_wrap=True)
 
 
 if __name__ == "__main__":

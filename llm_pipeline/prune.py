@@ -64,6 +64,7 @@ def prune(
     text: Tokens | None = None,
     dense: Perplexity | None = None,
     hidden: str = "auto",
+    predicted: dict[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Write a pruned copy of `source` to `out` and sum the run up.
@@ -74,6 +75,7 @@ def prune(
     text : windows to evaluate on, before and after
     dense : the dense model's perplexity on `text`, where it is known already
     hidden : where the hidden states go: ``gpu``, ``memory``, ``disk``, or ``auto``, the fastest that has room
+    predicted : what the planner foresaw; kept in the summary beside what came
     progress : called with layers done, layers in all, and what is being done
 
     Returns
@@ -95,8 +97,9 @@ def prune(
     with OutputFolder(source, out, room=room) as folder:
         with journal.stage("write"):
             folder.write_text(plans.FILE, plan.to_toml())
-            folder.begin(facts(plan, source, hidden), text)
-        return finish(folder, journal, tokens, place, text=text, dense=dense, progress=progress)
+            folder.begin({**facts(plan, source, hidden), "predicted": predicted}, text)
+        told = {"text": text, "dense": dense, "predicted": predicted}
+        return finish(folder, journal, tokens, place, progress=progress, **told)
 
 
 def finish(
@@ -107,6 +110,7 @@ def finish(
     *,
     text: Tokens | None = None,
     dense: Perplexity | None = None,
+    predicted: dict[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Prune the blocks that the journal does not hold yet, evaluate, and write what there is to tell."""
@@ -126,7 +130,7 @@ def finish(
         folder.write_lines("certificates.jsonl", map(json.dumps, journal.certificates))
     with journal.stage("evaluate"):
         scores = _evaluate(plan, source, folder.partial, text, dense, progress)
-    summary = journal.summary(scores, place)
+    summary = journal.summary(scores, place) | {"predicted": predicted}
     folder.write_text("summary.json", json.dumps(summary, indent=1))
     folder.write_text("README.md", model_card(plan, summary))
     return Result(summary, *(scores or (None, None)))

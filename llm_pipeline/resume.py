@@ -66,7 +66,8 @@ def resume(folder: Path, *, hidden: str | None = None, progress: Progress = sile
             for record in _sound(output, progress):
                 journal.restore(record)
         place = place_of_hidden(hidden or recorded["hidden"], plan, source, tokens)
-        return finish(output, journal, tokens, place, text=run.text(), progress=progress)
+        told = {"text": run.text(), "predicted": recorded.get("predicted")}
+        return finish(output, journal, tokens, place, progress=progress, **told)
 
 
 def named(folder: Path) -> Path:

@@ -95,7 +95,7 @@ def of_comparison(runs: Sequence[Run]) -> list[Section]:
 def of_run(run: Run) -> list[Section]:
     """One run from what was asked to what made the numbers."""
     claims = [certificate_tables.certificates(run)]
-    failed, blocks = certificate_tables.failures(run), allotment.blocks(run)
+    failed, blocks, foreseen = certificate_tables.failures(run), allotment.blocks(run), tables.foreseen(run)
     traced = any(row.get("trace") for row in run.layers)
     layers = drawn(figures.layer_errors, [run] if run.layers else [])
     layers += drawn(figures.objective, run if traced else None) + drawn(figures.nonzeros, run if traced else None)
@@ -109,7 +109,11 @@ def of_run(run: Run) -> list[Section]:
         ),
         *([Section("Sparsity by block", [blocks], drawn(allotment.by_block, [run]))] if blocks.rows else []),
         Section("Layers", figures=layers, folded=[tables.layers(run)]),
-        Section("Cost", [tables.seconds([run])], drawn(figures.seconds, [run])),
+        Section(
+            "Cost",
+            [tables.seconds([run]), *([foreseen] if foreseen.rows else [])],
+            drawn(figures.seconds, [run]),
+        ),
         Section("Provenance", [tables.provenance(run)], folded=[tables.hashes(run)]),
     ]
 

@@ -112,6 +112,19 @@ def seconds(runs: Sequence[Run]) -> Table:
     return Table("Seconds by stage", ("run", *stages, "total", "peak memory"), rows)
 
 
+def foreseen(run: Run) -> Table:
+    """What the planner predicted beside what came; no rows where nothing was predicted."""
+    predicted, spent = run.summary.get("predicted") or {}, run.summary.get("seconds", {})
+    rows = []
+    for stage, took in predicted.get("seconds", {}).items():
+        if took or spent.get(stage):
+            rows.append(_foreseen_row(run, stage, took, spent.get(stage), "seconds", f"seconds.{stage}"))
+    if rows:
+        needed, peak = predicted["memory"]["host_bytes"], run.summary.get("peak_memory_bytes")
+        rows.append(_foreseen_row(run, "peak memory", needed, peak, "bytes", "memory.host_bytes"))
+    return Table("Predicted against actual", ("stage", "predicted", "actual", "predicted / actual"), rows)
+
+
 def provenance(run: Run) -> Table:
     """What made the numbers: machine, commit, versions."""
     origin = {key: run.summary.get(key) for key in ("machine", "commit", "python", "versions")}
@@ -181,6 +194,17 @@ def _comparison_row(run: Run) -> tuple[Cell, ...]:
         Cell(run.summary.get("seconds", {}).get("solve"), "seconds", summary),
         Cell(outcomes["holds"], "count", counted),
         Cell(outcomes["fails"], "count", counted, mark="fails" if outcomes["fails"] else ""),
+    )
+
+
+def _foreseen_row(run: Run, what: str, told: float, came: float | None, kind: str, place: str) -> tuple[Cell, ...]:
+    source = run.source(f"summary.json: predicted.{place}")
+    ratio = told / came if came else None
+    return (
+        Cell(what),
+        Cell(told, kind, source),
+        Cell(came, kind, run.source("summary.json")),
+        Cell(ratio, "real", source),
     )
 
 

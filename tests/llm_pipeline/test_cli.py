@@ -29,11 +29,13 @@ OPTIONS = {
     "prune": [
         *("model", "--method", "--sparsity", "--calibration", "--out", "--text", "--length", "--protocol", "--set"),
         *("--refine", "--swaps", "--refine-mu", "--error-correction", "--inputs"),
-        *("--allocate", "--owl-lambda", "--owl-m", "--solver", "--device", "--dtype", "--seed", "--hidden", "--json"),
+        *("--allocate", "--owl-lambda", "--owl-m", "--solver", "--device", "--dtype", "--seed", "--hidden"),
+        *("--dry-run", "--as-if", "--json"),
     ],
     "resume": ["folder", "--hidden", "--json"],
     "eval": ["model", "--text", "--length", "--protocol", "--device", "--dtype", "--json"],
     "verify": ["folder", "--json"],
+    "synth": ["--like", "--out", "--blocks", "--seed", "--dtype", "--shard-size", "--tokens"],
 }
 
 

@@ -1,10 +1,13 @@
 """Tables as values, then their text: numbers, tooltips, escapes."""
 
+import json
+
 import pytest
 
 from benchmarks.records import make_record
 from reports import certificate_tables, record_tables, tables
 from reports.load import load, load_run
+from reports.page import page
 from reports.render import html, markdown, written
 from reports.tables import Cell, Table
 from solvers.refusal import Refusal
@@ -219,3 +222,17 @@ def test_every_number_of_a_run_has_a_source(write_run):
         if isinstance(cell.value, int | float) and not cell.source
     ]
     assert bare == []
+
+
+def test_what_was_predicted_stands_beside_what_came(write_run):
+    folder = write_run()
+    assert tables.foreseen(load_run(folder)).rows == []
+    summary = json.loads((folder / "summary.json").read_text())
+    spent = summary["seconds"]
+    stage = next(name for name in spent if spent[name])
+    summary["predicted"] = {"seconds": {stage: 2 * spent[stage], "never": 0.0}, "memory": {"host_bytes": 2**31}}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    table = tables.foreseen(load_run(folder))
+    assert column(table, "stage") == [stage, "peak memory"]
+    assert column(table, "predicted / actual")[0] == 2.0
+    assert "Predicted against actual" in page([load_run(folder)])
