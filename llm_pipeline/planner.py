@@ -178,7 +178,7 @@ def stages(model: Model, job: Job) -> dict[str, Work]:
     found = {
         "read": ends + block * model.blocks,
         "allocate": (once + block) * model.blocks if job.allocate else Work(),
-        "calibrate": (once * passes + grams) * model.blocks,
+        "calibrate": once * (passes * model.blocks - 1) + grams * model.blocks,  # what the last puts out, nobody reads
         "solve": solve * model.blocks,
         "certify": certify * model.blocks,
         "write": Work(disk=float(job.stored) * model.prunable) * model.blocks,

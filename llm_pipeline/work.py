@@ -179,7 +179,7 @@ def judging(recipe: Recipe, m: int, n: int) -> Work:
     products = 2.0 + 3.0
     absolute = 1  # |H| and sums over it
     if recipe.traced:
-        products += 2 * 2 + 1
+        products += 2 * 2 + 1 + 4  # the last four: rounding allowed in the precision of each row
         absolute += 4
         if recipe.method != "maiht-released":  # whose penalty changes in every step: no rate, and no descent promised
             products += 2 + 1 + 2
@@ -204,5 +204,6 @@ def judging(recipe: Recipe, m: int, n: int) -> Work:
 
 def _twin(m: int, n: int, T: int, products: int) -> Work:
     """A twin's products on the device in float32, and the entries that its elementwise kernels move."""
+    steps = products * (T + 1)  # the points are multiplied once more where the precision changes
     moved = m * n * products * T * (4.0 * TWIN_PASSES + TWIN_SELECTION)
-    return Work(fast=2.0 * m * n**2 * products * T, moved=moved)
+    return Work(fast=2.0 * m * n**2 * steps, moved=moved)

@@ -169,6 +169,10 @@ def _ends(case: Case) -> Iterator[Certificate]:
 
 
 def _runs(case: Case) -> Iterator[Certificate]:
+    """A whole run of the twin descends by the gains that it tells, and leaves no row with an improving exchange.
+
+    The claims are those of the reference, `swaps_descend` and `one_swap_sampled`, said of the twin as "swap-twin-run".
+    """
     for budget, W in _weights(case):
         before = least_squares_exact(case.judge, W != 0)
         found, gains = fast.swaps(case.judge, budget, W, None, NARROW)

@@ -164,13 +164,13 @@ def test_a_forward_pass_and_its_grams_are_counted_exactly(save_tiny, kind):
 @pytest.mark.parametrize("beside", [False, True])
 def test_as_many_passes_are_made_as_are_planned(tiny, prune_to, monkeypatch, beside):
     made = []
-    right = BlockWalk.forward
+    right = BlockWalk.outputs
 
-    def forward(self, block, i, hidden, **options):
+    def outputs(self, block, i, hidden, **options):
         made.append(hidden.shape[0])
         return right(self, block, i, hidden, **options)
 
-    monkeypatch.setattr(BlockWalk, "forward", forward)
+    monkeypatch.setattr(BlockWalk, "outputs", outputs)
     prune_to(tiny, method="magnitude", error_correction="block" if beside else "none")
     model = Model.of(Checkpoint.open(tiny).config, "tiny")
     job = Job(Recipe("magnitude", {}, drift=beside), 4, 32, 4, 4, False, dense_beside=beside)

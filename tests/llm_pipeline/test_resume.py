@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from llm_pipeline.__main__ import app
 
-TIMES = {"layers.jsonl": ("seconds",), "summary.json": ("seconds", "peak_memory_bytes", "hidden_states")}
+TIMES = {"layers.jsonl": ("seconds",), "summary.json": ("seconds", "peak_memory_bytes", "hidden_states", "predicted")}
 KILLED = -signal.SIGKILL
 LLAMA = {
     "vocab_size": 97,

@@ -46,7 +46,10 @@ def test_a_fast_run_has_the_certificates_of_the_reference(
     ("words", "said"),
     [
         (("--solver", "fasst"), "--solver is one of reference, fast; got 'fasst'. Did you mean 'fast'?"),
-        (("--solver", "fast", "--method", "wanda"), "this method has no fast twin; iht, maiht have one."),
+        (
+            ("--solver", "fast", "--method", "wanda"),
+            "this method has no fast twin; iht, maiht, sparsegpt, admm, fista, alps have one.",
+        ),
     ],
 )
 def test_what_has_no_twin_is_refused_before_anything_is_written(words: tuple[str, ...], said: str, tiny: Path) -> None:
