@@ -179,7 +179,7 @@ def judging(recipe: Recipe, m: int, n: int) -> Work:
     products = 2.0 + 3.0
     absolute = 1  # |H| and sums over it
     if recipe.traced:
-        products += 2 * 2 + 1 + 4  # the last four: rounding allowed in the precision of each row
+        products += 2 * 2 + 1
         absolute += 4
         if recipe.method != "maiht-released":  # whose penalty changes in every step: no rate, and no descent promised
             products += 2 + 1 + 2

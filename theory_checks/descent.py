@@ -173,22 +173,26 @@ def _worst(
     """Of some rows the one that exceeds the rounding of its own precision most, and that rounding."""
     trace = solution.trace
     assert trace is not None
-    early, late = (_rounding(problem, sparsity, solution, dtype) for dtype in (trace.ramp_dtype, trace.dtype))
+    scale, size = _scale(problem, sparsity, solution), problem.shape[1]
+    early, late = (allowance(scale, size, dtype or trace.dtype) for dtype in (trace.ramp_dtype, trace.dtype))
     rounding = np.where(rows < trace.ramp_rows, early, late)
     beyond = np.where(np.isfinite(rounding), excess[rows] - rounding, -np.inf)
     t = int(np.argmax(np.where(np.isnan(excess[rows]), np.inf, beyond)))
     return _Worst(float(excess[rows][t]), float(rounding[t]))
 
 
-def _rounding(problem: LayerProblem, sparsity: Sparsity, solution: Solution, dtype: str | None = None) -> float:
-    """Rounding of an objective of this run: the magnitudes summed in f at the result and at W = 0, plus g.
+def _rounding(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> float:
+    """Rounding of an objective of this run, in the precision of its last rows."""
+    assert solution.trace is not None
+    return allowance(_scale(problem, sparsity, solution), problem.shape[1], solution.trace.dtype)
 
-    In the precision of the last rows, or in `dtype`.
-    """
+
+def _scale(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> float:
+    """The magnitudes summed in f at the result and at W = 0, plus g."""
     assert solution.trace is not None
     W = solution.weight
     scale = problem.magnitude(W) + problem.magnitude(np.zeros_like(W)) + abs(sparsity.value(W))
-    return allowance(scale + abs(solution.trace.objective[0]), W.shape[1], dtype or solution.trace.dtype)
+    return scale + abs(solution.trace.objective[0])
 
 
 def _rounding_of_change(problem: LayerProblem, sparsity: Sparsity, x: Array, v: Array) -> float:
