@@ -109,14 +109,16 @@ def ordered_bits(scores: Any) -> tuple[Any, int]:
 def neighbours(scores: Any, k: int, scratch: Any) -> tuple[Any, Any]:
     """The k-th smallest score along the last axis, counted from 0, and the largest before it; both (..., 1).
 
-    `scratch` has the shape of `scores` and is overwritten. NumPy's partition serves torch on the CPU too, where it is
+    `scratch` has the shape of `scores` and may be overwritten. NumPy's partition serves torch on the CPU too, where it is
     several times faster than ``kthvalue`` and than passes over the bits (records of the benchmark ``kernel``).
     """
-    host = _on_host(scratch)
+    xp, host = array_api_compat.array_namespace(scores), _on_host(scratch)
+    if host is None:  # the standard itself has no partition
+        ordered = xp.sort(scores, axis=-1)
+        return ordered[..., k : k + 1], ordered[..., k - 1 : k]
     scratch[...] = scores
     host.partition(k, axis=-1)
     before = host[..., :k].max(axis=-1, keepdims=True)
-    xp = array_api_compat.array_namespace(scores)
     return scratch[..., k : k + 1], before if isinstance(scratch, np.ndarray) else xp.asarray(before)
 
 
@@ -217,6 +219,11 @@ def _on_host(array: Any) -> Any:
     if array_api_compat.is_torch_array(array) and array.device.type == "cpu":
         return array.numpy()
     return None
+
+
+def on_device(array: Any) -> bool:
+    """Whether an array of torch or CuPy lies on a device, where what branches or sorts is slow and passes are fast."""
+    return _takes_out(array) and not hosted(array)
 
 
 def hosted(array: Any) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 import array_api_compat
 
-from solvers.array import hosted, into, keep_only, neighbours, ordered_bits
+from solvers.array import into, keep_only, neighbours, on_device, ordered_bits
 from solvers.refusal import Refusal
 from solvers.sparsity import L0, L1, Budget, KeepNofM, KeepPerLayer, KeepPerRow, Sparsity
 
@@ -54,7 +54,7 @@ def largest(scores: Any, keep: int, scratch: Any = None) -> Any:
         return kernels.marked(scores, keep)
     if n <= NARROW:
         return pairwise(xp, scores, keep)
-    if not hosted(scores):
+    if on_device(scores):
         return radix(xp, scores, keep)
     kth, next_to_it = neighbours(scores, n - keep, xp.empty_like(scores) if scratch is None else scratch)
     return first_of_tied(xp, scores, kth, keep) if xp.any(next_to_it == kth) else scores >= kth

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -176,9 +177,10 @@ def test_another_benchmark_does_not_read_its_options(words: tuple[str, str]) -> 
 @pytest.mark.skipif(torch.cuda.is_available() or not shutil.which("make"), reason="make, on a machine without a device")
 def test_make_gpu_needs_no_environment_of_its_own() -> None:
     command = ["make", "gpu", "GPU_ENV=none", f"PYTHON={sys.executable}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    alone = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(command, cwd=ROOT, env=alone, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "no CUDA device: 0 GPU checks run\n"), done.stderr
-    steps = subprocess.run([*command, "-n"], cwd=ROOT, capture_output=True, text=True).stdout
+    steps = subprocess.run([*command, "-n"], cwd=ROOT, env=alone, capture_output=True, text=True).stdout
     assert ".venv" not in steps.replace(sys.executable, "")
     minutes = float(steps.split("--minutes ")[1].split()[0]) + float(steps.split("timeout ")[1].split()[0]) / 60
     assert minutes <= 9

@@ -1,8 +1,9 @@
 """A program for tests: runs command lines of the pipeline in processes that may be told to die inside a write.
 
 It imports once and forks for each line of standard input, a JSON object with ``words``, the command line; ``log``, a
-file for what it prints; ``events``, a file that gets a line for every write; and ``die``, the number of the write in
-which the process kills itself, half done. It answers with the process number, then with the exit code.
+file for what it prints; ``events``, a file that gets a line for every write; ``die``, the number of the write in which
+the process kills itself, half done; and ``stop``, the number of the write before which it stops, as by Ctrl-Z. It
+answers with the process number, then with the exit code.
 """
 
 import json
@@ -23,15 +24,17 @@ from llm_pipeline.__main__ import app
 class Writes:
     """Counts the writes of this process, and ends it inside one of them."""
 
-    def __init__(self, events, die):
+    def __init__(self, events, die, stop):
         self.events = os.open(events, os.O_WRONLY | os.O_CREAT | os.O_APPEND) if events else None
-        self.die, self.count = die, 0
+        self.die, self.stop, self.count = die, stop, 0
 
     def fatal(self, kind, path):
         """Whether the process shall die in this write."""
         self.count += 1
         if self.events is not None:
             os.write(self.events, f"{kind} {Path(path).name}\n".encode())
+        if self.count == self.stop:
+            os.kill(os.getpid(), signal.SIGSTOP)
         return self.count == self.die
 
     def watch(self):
@@ -70,13 +73,13 @@ def end():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(words, log=os.devnull, events=None, die=None):
+def run(words, log=os.devnull, events=None, die=None, stop=None):
     """One command line; never returns."""
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    if events or die:
-        Writes(events, die).watch()
+    if events or die or stop:
+        Writes(events, die, stop).watch()
     code = 70
     try:
         app(words)

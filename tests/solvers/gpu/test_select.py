@@ -116,3 +116,14 @@ def test_the_penalty_is_the_references(backend):
     given = backend.array(W)
     for sparsity in (L0(0.25), L1(0.25), KeepPerRow(2)):
         assert select.penalty(sparsity, given) == sparsity.value(W)
+
+
+def test_arrays_on_a_device_are_selected_by_radix_passes(monkeypatch):
+    """No device is needed to see which text is taken, and that its mask is the same."""
+    scores, taken, right = np.abs(np.random.default_rng(2).standard_normal((3, 40))), [], select.radix
+    monkeypatch.setattr(select, "radix", lambda xp, a, keep: taken.append(keep) or right(xp, a, keep))
+    assert np.array_equal(select.largest(scores, 7), largest(scores, 7))
+    assert taken == []
+    monkeypatch.setattr(select, "on_device", lambda array: True)
+    assert np.array_equal(select.largest(scores, 7), largest(scores, 7))
+    assert taken == [7]
