@@ -109,8 +109,8 @@ def ordered_bits(scores: Any) -> tuple[Any, int]:
 def neighbours(scores: Any, k: int, scratch: Any) -> tuple[Any, Any]:
     """The k-th smallest score along the last axis, counted from 0, and the largest before it; both (..., 1).
 
-    `scratch` has the shape of `scores` and may be overwritten. NumPy's partition serves torch on the CPU too, where it is
-    several times faster than ``kthvalue`` and than passes over the bits (records of the benchmark ``kernel``).
+    `scratch` has the shape of `scores` and may be overwritten. NumPy's partition serves torch on the CPU too, where it
+    is several times faster than ``kthvalue`` and than passes over the bits (records of the benchmark ``kernel``).
     """
     xp, host = array_api_compat.array_namespace(scores), _on_host(scratch)
     if host is None:  # the standard itself has no partition
