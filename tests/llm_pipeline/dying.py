@@ -74,7 +74,8 @@ def end():
 
 
 def run(words, log=os.devnull, events=None, die=None, stop=None):
-    """One command line; never returns."""
+    """One command line; never returns. Ctrl-C reaches it also where the tests run in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
