@@ -139,8 +139,12 @@ def run_prune(
     ] = LAMBDA,
     owl_m: Annotated[float, typer.Option(help="Under owl an outlier exceeds the mean score this many times.")] = M,
     solver: Annotated[
-        str, typer.Option(help="reference: NumPy in float64; fast: the method's twin in float32 on the device.")
-    ] = "reference",
+        str, typer.Option(help="fast: all that has a fast twin by it, on the device; reference: NumPy in float64.")
+    ] = "fast",
+    precision: Annotated[
+        str,
+        typer.Option(help="Of products with the Gram: auto, fp64, fp32, bf16x3, tf32, bf16; certificates are float64."),
+    ] = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
@@ -176,6 +180,7 @@ def run_prune(
         "owl_lambda": owl_lambda,
         "owl_m": owl_m,
         "solver": solver,
+        "precision": precision,
         "device": device,
         "dtype": dtype,
         "text": text,
