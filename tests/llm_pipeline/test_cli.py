@@ -29,7 +29,17 @@ OPTIONS = {
     "prune": [
         *("model", "--method", "--sparsity", "--calibration", "--out", "--text", "--length", "--protocol", "--set"),
         *("--refine", "--swaps", "--refine-mu", "--error-correction", "--inputs"),
-        *("--allocate", "--owl-lambda", "--owl-m", "--solver", "--device", "--dtype", "--seed", "--hidden"),
+        *(
+            "--allocate",
+            "--owl-lambda",
+            "--owl-m",
+            "--solver",
+            "--precision",
+            "--device",
+            "--dtype",
+            "--seed",
+            "--hidden",
+        ),
         *("--dry-run", "--as-if", "--json"),
     ],
     "resume": ["folder", "--hidden", "--json"],
