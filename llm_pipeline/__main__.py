@@ -192,6 +192,7 @@ def run_prune(
     }
     chosen = engines.named(engine, address, inputs)
     if dry or as_if:
+        engines.require_foreseen(engine)
         _print_prediction(model, typed, as_if, as_json)
         return
     with progress_bar() as progress:

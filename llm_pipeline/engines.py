@@ -47,3 +47,9 @@ def named(name: str, address: str | None, inputs: str) -> Engine:
             "'certified-pruning[ray]'; or leave --engine out: one process writes the same bytes."
         ) from error
     return OnRay(address)
+
+
+def require_foreseen(name: str) -> None:
+    """Refuse a prediction for any engine but the one that the planner knows."""
+    if name != "in-process":
+        raise Refusal(f"--dry-run predicts a run in one process, not --engine {name}. Leave --engine out of it.")

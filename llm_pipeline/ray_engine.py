@@ -1,23 +1,14 @@
-"""The only file that knows Ray: a crew of its workers, and how many blocks its machines take at a time.
+"""The only file that knows Ray: it is started or joined, its workers are a crew, and its store keeps what they receive.
 
-A block asks for t CPUs, the threads of the run, for B bytes, what solving it takes beside the hidden states, and for a
-GPU if the run is on one. With c, b, g what a machine offers, and S the object store of this one, of which a held block
-takes h + w for its hidden states and its weights,
-
-    workers   sum over the machines of min(c // t, b // B [, g])                                   (1)
-    held      min(workers + 1, S // (h + w)), at least 1                                           (2)
-
-so that one block is ready when a worker becomes free, and Ray's store does not overflow. Started on this machine, the
-store is as large as (2) needs, and at most 40 % of the free memory.
+Ray says nothing on the screen, reports nothing to anybody, and is gone when the last block is written.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -28,34 +19,23 @@ import ray
 from ray import exceptions as lost
 
 from llm_pipeline.calibration import Tokens
-from llm_pipeline.families import family_of
+from llm_pipeline.capacity import Ask, ask_of, environment, share_out, store_for
 from llm_pipeline.hidden import HiddenStates
 from llm_pipeline.journal import Journal
 from llm_pipeline.layer_parallel import Job, in_parallel, prune_alone
 from llm_pipeline.memory import free_memory
 from llm_pipeline.output_folder import OutputFolder
-from llm_pipeline.prune import Progress, needed
+from llm_pipeline.prune import Progress
 from llm_pipeline.schedule import Done, Failed, Lost, Outcome
 from solvers.refusal import Refusal
 from solvers.sparsity import Budget
 
-STORE = 0.4  # of the free memory, the most that Ray's object store gets
-LEAST_STORE, SPARE = 80 * 2**20, 32 * 2**20  # Ray refuses less; small objects
 REASONS = {
     lost.WorkerCrashedError: "its worker died",
     lost.OutOfMemoryError: "its worker ran out of memory",
     lost.NodeDiedError: "its machine went away",
     lost.ObjectLostError: "its result was lost",
 }
-
-
-class Ask(NamedTuple):
-    """What a block asks for: CPUs, bytes beside the hidden states, GPUs; and its bytes in the object store."""
-
-    threads: int
-    memory: int
-    gpus: int
-    stored: int
 
 
 class Crew:
@@ -89,7 +69,9 @@ class Crew:
         try:
             return i, Done(ray.get(done))
         except lost.RayTaskError as error:
-            return i, Failed(getattr(error, "cause", None) or error)
+            cause = error.cause if isinstance(error.cause, Exception) else error
+            cause.add_note(error.traceback_str)
+            return i, Failed(cause)
         except lost.RayError as error:
             known = (reason for kind, reason in REASONS.items() if isinstance(error, kind))
             return i, Lost(next(known, f"{type(error).__name__}: {str(error).splitlines()[0]}"))
@@ -126,12 +108,13 @@ class OnRay:
         progress(len(journal.layers), len(states.walk) * len(states.walk.family.readers), "Ray starts")
         start = time.perf_counter()
         job, machine = Job.of(journal.plan, folder, kept), folder.run.facts()["machine"]
-        ask = _ask(journal, folder, tokens, machine)
-        ours = self._start(ask, threads_of(machine))
+        ask = ask_of(journal.plan, folder.source, tokens, machine)
+        ours = self._start(ask, environment(machine))
         crew = None
         try:
             workers, most = share_out([node["Resources"] for node in ray.nodes() if node["Alive"]], ask, _own_store())
-            crew = Crew(job, {"num_cpus": ask.threads, "num_gpus": ask.gpus, "memory": ask.memory})
+            options = {"num_cpus": ask.threads, "num_gpus": ask.gpus, "memory": ask.memory}
+            crew = Crew(job, options if ours else {**options, "runtime_env": {"env_vars": environment(machine)}})
             schedule = in_parallel(states, tokens, folder, journal, progress, crew, most)
         except lost.RayError as error:
             raise Refusal(f"Ray stopped working ({str(error).splitlines()[0]}).") from error
@@ -149,19 +132,18 @@ class OnRay:
             "seconds": time.perf_counter() - start,
         }
 
-    def _start(self, ask: Ask, environment: dict[str, str]) -> bool:
+    def _start(self, ask: Ask, variables: dict[str, str]) -> bool:
         """Start or join Ray; False where this process has joined it before."""
         if ray.is_initialized():
             return False
-        cores = len(os.sched_getaffinity(0))
-        at_a_time = cores // ask.threads + 1
-        store = max(LEAST_STORE, min(at_a_time * ask.stored + SPARE, int(STORE * free_memory())))
-        local = {"num_cpus": max(cores, ask.threads), "object_store_memory": store, "include_dashboard": False}
+        cores = max(len(os.sched_getaffinity(0)), ask.threads)
+        store = store_for(cores, ask, free_memory())
+        local = {"num_cpus": cores, "object_store_memory": store, "include_dashboard": False}
         quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             ray.init(
                 address=self.address or "local",
-                runtime_env={"env_vars": environment},
+                runtime_env={"env_vars": variables},
                 **quiet,
                 **({} if self.address else local),
             )
@@ -172,43 +154,6 @@ class OnRay:
                 "on without --engine ray."
             ) from error
         return True
-
-
-def share_out(machines: list[dict[str, float]], ask: Ask, store: float) -> tuple[int, int]:
-    """Workers (1) and blocks held (2); refused where no machine takes a block."""
-    workers = 0
-    for offers in machines:
-        bounds = [offers.get("CPU", 0) // ask.threads, offers.get("memory", 0) // ask.memory]
-        workers += int(min(bounds + [offers.get("GPU", 0)] * bool(ask.gpus)))
-    if workers == 0:
-        best = {kind: max((offers.get(kind, 0) for offers in machines), default=0) for kind in ("CPU", "memory", "GPU")}
-        raise Refusal(
-            f"pruning a block takes {ask.threads} CPUs, {ask.memory / 2**30:.1f} GiB and {ask.gpus} GPUs of one "
-            f"machine; Ray's offer at most {best['CPU']:g}, {best['memory'] / 2**30:.1f} GiB and {best['GPU']:g}. Set "
-            "OMP_NUM_THREADS lower, or prune without --engine ray."
-        )
-    return workers, max(1, min(workers + 1, int(max(store - SPARE, 0) // ask.stored)))
-
-
-def threads_of(machine: dict[str, Any]) -> dict[str, str]:
-    """The environment in which a worker's sums round as those of the run."""
-    numpy_threads, torch_threads = str(machine["threads of NumPy"]), str(machine["threads"])
-    return {
-        "OMP_NUM_THREADS": torch_threads,
-        "MKL_NUM_THREADS": torch_threads,
-        "OPENBLAS_NUM_THREADS": numpy_threads,
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "OPENBLAS_THREAD_TIMEOUT": "4",
-    }
-
-
-def _ask(journal: Journal, folder: OutputFolder, tokens: Tokens, machine: dict[str, Any]) -> Ask:
-    plan, source = journal.plan, folder.source
-    takes, family = needed(plan, source, tokens), family_of(source.config)
-    names = [f"{family.blocks}.0.{reader}.weight" for reader in family.readers]
-    weights = sum(math.prod(source.shape(name)) * source.dtype(name).itemsize for name in names)
-    threads = max(machine["threads"], machine["threads of NumPy"])
-    return Ask(threads, takes.block, int(machine["GPU"] != "none"), takes.hidden + weights)
 
 
 def _own_store() -> float:
