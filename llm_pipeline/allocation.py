@@ -5,6 +5,7 @@ For OWL the calibration first streams through the unpruned blocks, one at a time
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -77,22 +78,28 @@ def by_block(plan: Plan, layers: list[dict[str, Any]]) -> list[dict[str, Any]] |
     return rows
 
 
-def recheck(plan: Plan, walk: BlockWalk, tokens: Tokens, progress: Progress) -> list[Certificate]:
-    """Whether the recorded outliers are those of the dense model, and the allotment follows from them."""
+def recheck(
+    plan: Plan, walk: BlockWalk, tokens: Tokens, progress: Progress, *, recount: bool = True
+) -> list[Certificate]:
+    """Whether the recorded outliers are those of the dense model, and the allotment follows from them.
+
+    Without `recount` the dense model does not run, and only the second is checked.
+    """
     if plan.allocation.name == "uniform":
         return []
     _require_recorded(plan, len(walk))
-    found = list(dense_outliers(plan, walk, tokens, progress))
-    recorded = plan.allocation.outliers
-    missed = [max(b.least - count, count - b.most, 0) for b, count in zip(found, recorded, strict=True)]
-    again = allot(recorded, [block.size for block in found], *_wanted(plan))
+    recorded, checks = plan.allocation.outliers, []
+    if recount:
+        counted = "the recorded outliers of every block are those of the dense model, up to rounding of the scores"
+        found = dense_outliers(plan, walk, tokens, progress)
+        missed = [max(b.least - count, count - b.most, 0) for b, count in zip(found, recorded, strict=True)]
+        checks = [Certificate("outliers-recounted", counted, RECORD, float(max(missed)), 0.0)]
+    source = walk.checkpoint
+    sizes = [sum(math.prod(source.shape(name)) for name in block) for block in _layers(source)]
+    again = allot(recorded, sizes, *_wanted(plan))
     moved = max(abs(a - b) for a, b in zip(again, plan.allocation.kept, strict=True))
-    counted = "the recorded outliers of every block are those of the dense model, up to rounding of the scores"
     follows = "every block was allotted what its outliers give it, to the entry"
-    return [
-        Certificate("outliers-recounted", counted, RECORD, float(max(missed)), 0.0),
-        Certificate("allotment", follows, RECORD, float(moved), 0.0),
-    ]
+    return [*checks, Certificate("allotment", follows, RECORD, float(moved), 0.0)]
 
 
 def _wanted(plan: Plan) -> tuple[Fraction, float]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
 from llm_pipeline.families import family_of
@@ -73,7 +74,7 @@ class Checkpoint:
         """Open a local directory, or fetch a hub model named `org/name`; refuse what cannot be pruned."""
         folder = locate(path)
         config, files = _config(folder), _weight_files(folder)
-        entries = {name: entry for file in files for name, entry in _header(folder / file).items()}
+        entries = {name: entry for file in files for name, entry in header(folder / file).items()}
         return cls(folder, config, files, entries)
 
     @property
@@ -98,8 +99,15 @@ class Checkpoint:
     def read(self, name: str) -> torch.Tensor:
         """One tensor on the CPU in its stored dtype."""
         name = self.resolve(name)
-        with safe_open(self.path / self.entries[name].file, framework="pt") as file:
-            return file.get_tensor(name)
+        path = self.path / self.entries[name].file
+        try:
+            with safe_open(path, framework="pt") as file:
+                return file.get_tensor(name)
+        except (SafetensorError, FileNotFoundError) as error:
+            raise Refusal(
+                f"{path} must hold {name} as when it was opened; it cannot be read any more ({error}). "
+                "Probably the file was moved, cut or written to meanwhile, or the disk fails; restore it."
+            ) from error
 
     def resolve(self, name: str) -> str:
         """The stored name of a parameter: with or without a leading `model.`, or its tied twin."""
@@ -149,7 +157,7 @@ def _weight_files(folder: Path) -> tuple[str, ...]:
         return (SINGLE,)
     if not (folder / INDEX).is_file():
         raise Refusal(_no_weights(folder))
-    files = tuple(sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())))
+    files = tuple(sorted(set(weight_map(folder).values())))
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
         raise Refusal(
@@ -158,12 +166,28 @@ def _weight_files(folder: Path) -> tuple[str, ...]:
     return files
 
 
+def weight_map(folder: Path) -> dict[str, str]:
+    """The file of every tensor, as the index says; empty where there is no index."""
+    if not (folder / INDEX).is_file():
+        return {}
+    try:
+        return {str(name): str(file) for name, file in json.loads((folder / INDEX).read_bytes())["weight_map"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Refusal(
+            f"{folder / INDEX} must be JSON with a weight_map from tensors to files; it is not "
+            f"({type(error).__name__}: {error}). {AGAIN}"
+        ) from error
+
+
 def _no_weights(folder: Path) -> str:
     if any(folder.glob("*.bin")):
+        program = (
+            "from transformers import AutoModelForCausalLM as M; "
+            f"M.from_pretrained({str(folder)!r}, dtype='auto').save_pretrained({str(folder)!r})"
+        )
         return (
-            f"pruning reads safetensors weights; {folder} holds .bin files only. Convert them once: python -c "
-            f"\"from transformers import AutoModelForCausalLM as M; M.from_pretrained('{folder}', dtype='auto')"
-            f".save_pretrained('{folder}')\""
+            f"pruning reads safetensors weights; {folder} holds .bin files only. Convert them once: "
+            f"python -c {shlex.quote(program)}"
         )
     return (
         f"a model directory needs {SINGLE} or {INDEX}; {folder} has neither. Probably an incomplete download; "
@@ -171,7 +195,7 @@ def _no_weights(folder: Path) -> str:
     )
 
 
-def _header(path: Path) -> dict[str, Entry]:
+def header(path: Path) -> dict[str, Entry]:
     """Where the tensors of one file lie. Format: u64 length, JSON of that length, then the bytes."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")

@@ -20,13 +20,15 @@ import torch
 
 from llm_pipeline import durable
 from llm_pipeline.calibration import Tokens
-from llm_pipeline.checkpoint import INDEX, Checkpoint, Entry
+from llm_pipeline.checkpoint import INDEX, Checkpoint, Entry, file_sha256
 from llm_pipeline.unfinished import FOLDER, UnfinishedRun
 from solvers.refusal import Refusal
 
 PARTIAL = ".partial"
 OTHER_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".gguf", ".onnx", ".index.json")
-OF_A_RUN = ("README.md", "plan.toml", "layers.jsonl", "certificates.jsonl", "summary.json", "report.html")
+RECORDS = ("README.md", "plan.toml", "layers.jsonl", "certificates.jsonl", "summary.json")
+SUMS = "SHA256SUMS"
+OF_A_RUN = (*RECORDS, SUMS, "report.html")
 
 
 class OutputFolder:
@@ -110,7 +112,7 @@ class OutputFolder:
 
     def copy(self) -> None:
         """Copy the files of the source that are missing, or whose length is not theirs."""
-        for path in self._files():
+        for path in files_of(self.source):
             there = self.partial / path.name
             if not there.is_file() or (path.name in self.source.files and size(there) != size(path)):
                 durable.copy_file(path, there, self.run.folder)
@@ -138,17 +140,14 @@ class OutputFolder:
         """Write a side file of lines."""
         self.write_text(filename, "".join(f"{line}\n" for line in lines))
 
-    def _files(self) -> list[Path]:
-        return [path for path in sorted(self.source.path.iterdir()) if path.is_file() and self._wanted(path.name)]
-
-    def _wanted(self, name: str) -> bool:
-        if name in self.source.files:
-            return True
-        is_index = name == INDEX and len(self.source.files) > 1
-        return is_index or not (name.startswith(".") or name in OF_A_RUN or name.endswith(OTHER_WEIGHTS))
+    def write_sums(self) -> None:
+        """Digests of all files but the weights, as ``sha256sum -c`` reads them; tensors have theirs in layers.jsonl."""
+        paths = [path for path in sorted(self.partial.iterdir()) if path.is_file() and path.name != SUMS]
+        named = [path for path in paths if path.name not in self.source.files]
+        self.write_lines(SUMS, [f"{file_sha256(path)}  {path.name}" for path in named])
 
     def _require_space(self) -> None:
-        needed = self._room + sum(map(size, self._files()))
+        needed = self._room + sum(map(size, files_of(self.source)))
         existing = next(parent for parent in self.out.parents if parent.exists())
         available = shutil.disk_usage(existing).free
         if available < needed:
@@ -188,6 +187,18 @@ class OutputFolder:
         if lacking:
             what, do = lacking
             raise Refusal(f"{what}; {state if kept else 'nothing was kept'}. {do}{going * kept}") from error
+
+
+def files_of(source: Checkpoint) -> list[Path]:
+    """The files of a model that its pruned copy also has: weights, index, configuration, tokenizer and the like."""
+    return [path for path in sorted(source.path.iterdir()) if path.is_file() and _wanted(path.name, source)]
+
+
+def _wanted(name: str, source: Checkpoint) -> bool:
+    if name in source.files:
+        return True
+    is_index = name == INDEX and len(source.files) > 1
+    return is_index or not (name.startswith(".") or name in OF_A_RUN or name.endswith(OTHER_WEIGHTS))
 
 
 def partial_of(out: Path) -> Path:

@@ -138,6 +138,7 @@ def finish(
     summary = journal.summary(scores, place) | {"predicted": predicted}
     folder.write_text("summary.json", json.dumps(summary, indent=1))
     folder.write_text("README.md", model_card(plan, summary))
+    folder.write_sums()
     return Result(summary, *(scores or (None, None)))
 
 

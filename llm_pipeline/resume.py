@@ -3,7 +3,8 @@
 The finished blocks are taken as they lie on the disk, once their bytes are found to be those that were recorded. What
 they pass on is computed again by running them, or taken from the file that holds it under ``--hidden disk``; its bits
 must be those that the run had. So the weights come out as if nothing had happened, byte for byte, and so do
-certificates.jsonl, plan.toml and README.md; layers.jsonl and summary.json but for `seconds` and `peak_memory_bytes`.
+certificates.jsonl, plan.toml and README.md; layers.jsonl and summary.json but for `seconds` and `peak_memory_bytes`,
+and SHA256SUMS but for the lines of those two.
 """
 
 from __future__ import annotations

@@ -49,21 +49,27 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture
-def save_tiny(tmp_path: Path) -> Callable[..., Path]:
-    """`save_tiny(kind, **saving)` writes a random model of that kind and returns its directory."""
+@pytest.fixture(scope="session")
+def save_model() -> Callable[..., Path]:
+    """`save_model(place, kind, dtype, **saving)` writes a random model of a kind; returns its directory in `place`."""
 
-    def save(kind: str = "llama", dtype: torch.dtype = torch.float32, **saving: Any) -> Path:
+    def save(place: Path, kind: str, dtype: torch.dtype = torch.float32, **saving: Any) -> Path:
         torch.manual_seed(7)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**KINDS[kind]))
         with torch.no_grad():  # biases and norms start at 0 and 1, where a forgotten one would not be noticed
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
-        folder = tmp_path / kind.replace(" ", "-")
+        folder = place / kind.replace(" ", "-")
         model.to(dtype).save_pretrained(folder, **saving)
         return folder
 
     return save
+
+
+@pytest.fixture
+def save_tiny(save_model: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """`save_tiny(kind, **saving)` writes a random model of that kind and returns its directory."""
+    return lambda kind="llama", dtype=torch.float32, **saving: save_model(tmp_path, kind, dtype, **saving)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ OPTIONS = {
     ],
     "resume": ["folder", "--hidden", "--engine", "--address", "--json"],
     "eval": ["model", "--text", "--length", "--protocol", "--device", "--dtype", "--json"],
-    "verify": ["folder", "--json"],
+    "verify": ["folder", "--sample", "--seed", "--json"],
     "synth": ["--like", "--out", "--blocks", "--seed", "--dtype", "--shard-size", "--tokens"],
 }
 

@@ -73,6 +73,13 @@ def run(save_tiny: Callable[..., Path], prune_to: Callable) -> Path:
     return prune_to(save_tiny("llama", dtype=torch.bfloat16), method="wanda")[0]
 
 
+ALL = ("other tensors", "other files", "weight files")
+
+
+def verdict_of(row: dict) -> dict:
+    return {key: row[key] for key in ("objective", "relative_error")}
+
+
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -95,7 +102,12 @@ def test_a_fresh_run_holds_also_after_it_moved(
     checks = json.loads(found.stdout)["checks"]
     assert found.exit_code == 0, [line for line in checks if line["outcome"] == "fails"]
     layers = {json.loads(line)["layer"] for line in (moved / "layers.jsonl").read_text().splitlines()}
-    assert {line["layer"] for line in checks} == layers | {"all other tensors"}
+    records = {"README.md", "SHA256SUMS", "certificates.jsonl", "layers.jsonl", "summary.json"}
+    assert {line["layer"] for line in checks} == layers | records | {f"all {w}" for w in ALL}
+    assert json.loads(found.stdout)["layers"] == [
+        {"layer": row["layer"], "outcome": "holds", "fails": [], "evaluated": True, **verdict_of(row)}
+        for row in map(json.loads, (moved / "layers.jsonl").read_text().splitlines())
+    ]
     recomputed = [line for line in checks if line["claim"] == "objective-recomputed"]
     assert len(recomputed) == len(layers)
     assert all(line["allowance"] < 1e-2 for line in recomputed)
@@ -128,7 +140,7 @@ def test_a_support_that_an_exchange_improves_does_not_hold(save_tiny: Callable[.
     """A run without swaps that says it made them all: counts and objectives hold, the exchanges do not."""
     run, _ = prune_to(save_tiny("llama", dtype=torch.bfloat16), method="wanda", refine="exact")
     replan(run, "swaps = 0", 'swaps = "all"')
-    said = [line for line in verified(run).stdout.splitlines() if line.startswith("fails")]
+    said = [line for line in verified(run).stdout.splitlines() if line.startswith("fails model.layers")]
     assert said
     assert all("no exchange that the budget allows lowers f" in line for line in said)
 
