@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -40,15 +42,35 @@ Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bflo
 
 @contextmanager
 def exit_codes(interrupted: str) -> Iterator[None]:
-    """Refusals leave with exit code 2 and one message, interruptions with 3 and what was kept."""
+    """Refusals leave with exit code 2 and one message, interruptions (Ctrl-C, SIGTERM) with 3 and what was kept."""
     try:
-        yield
+        with terminable():
+            yield
     except (Refusal, OSError) as refusal:
         log.print(Text.assemble(("error:", "bold red"), f" {refusal}"), soft_wrap=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt as stop:
         log.print(f"interrupted; {str(stop) or f'{interrupted}.'}", soft_wrap=True)
         raise typer.Exit(3) from None
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM, with which job schedulers announce the end, interrupts as Ctrl-C does; unless it was to be ignored."""
+    before = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or before != signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut short what the first one tells
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -215,6 +217,26 @@ def test_an_interruption_leaves_with_three_and_keeps_its_work(home: Path, monkey
     assert_refused(found, "interrupted; 1 of 3 blocks are kept. Go on with: python -m llm_pipeline resume ", code=3)
     assert not (home / "new/out").exists()
     assert_refused(pruned(), "error: the output folder must be new; .* holds an unfinished run")
+    assert invoke("resume", "new/out").exit_code == 0
+
+
+def test_a_termination_is_an_interruption_and_its_handler_goes_with_the_command(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As job schedulers send it, twice; before and after the command SIGTERM is what it was."""
+
+    def solve(*arguments: Any) -> Any:
+        left[0] -= 1
+        for _ in range(2 if left[0] == 0 else 0):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return prune_layer(*arguments)
+
+    left, prune_layer, before = [9], prune.prune_layer, signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        patched.setattr(prune, "prune_layer", solve)
+        found = pruned()
+    assert_refused(found, "interrupted; 1 of 3 blocks are kept. Go on with: python -m llm_pipeline resume ", code=3)
+    assert signal.getsignal(signal.SIGTERM) == before
     assert invoke("resume", "new/out").exit_code == 0
 
 

@@ -256,11 +256,12 @@ def _state(process: int) -> str:
     return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0]
 
 
+@pytest.mark.parametrize("sent", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGTERM)], ids=["Ctrl-C", "terminated"])
 def test_an_interruption_says_how_to_go_on_and_is_alone_meanwhile(
-    server: Server, alone: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    sent: tuple[signal.Signals, ...], server: Server, alone: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process stops after its first block; a second one is refused, then the first is interrupted."""
-    expected, out = alone(*WANDA), server.folder / "it's stopped"
+    expected, out = alone(*WANDA), server.folder / f"it's stopped {len(sent)}"
     writes = Path(f"{expected}.events").read_text().splitlines()
     process = server.start(*asked(out, *WANDA), stop=writes.index("name block-0.json") + 2)
     give_up = time.monotonic() + 60
@@ -268,7 +269,8 @@ def test_an_interruption_says_how_to_go_on_and_is_alone_meanwhile(
         time.sleep(0.001)
     monkeypatch.chdir(server.folder)
     second = [CliRunner().invoke(app, list(words)) for words in (("resume", str(out)), asked(out, *WANDA))]
-    os.kill(process, signal.SIGINT)
+    for number in sent:
+        os.kill(process, number)
     os.kill(process, signal.SIGCONT)
     assert server.wait() == 3
     for refused in second:
