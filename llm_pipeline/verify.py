@@ -36,7 +36,7 @@ from llm_pipeline.allocation import budgets, recheck
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.calibration import Tokens
 from llm_pipeline.checkpoint import Checkpoint
-from llm_pipeline.evidence import see
+from llm_pipeline.evidence import Inputs, see
 from llm_pipeline.families import Site
 from llm_pipeline.findings import Finding, exact, listed
 from llm_pipeline.plan import Plan
@@ -196,7 +196,7 @@ class _Stream:
         self.walk, self.dense, self.plan, self.tokens, self.wanted = walk, dense, plan, tokens, wanted
         self.broken: list[Finding] = []
 
-    def run(self, progress: Progress) -> Iterator[tuple[str, Any]]:
+    def run(self, progress: Progress) -> Iterator[tuple[str, Inputs]]:
         """Every wanted layer with what it sees."""
         last, hidden = max(i for i, _, _ in self.wanted.values()), self.walk.embed(self.tokens.ids)
         for i in range(last + 1):
@@ -204,7 +204,7 @@ class _Stream:
             wanted = {name: site for name, (block, site, _) in self.wanted.items() if block == i}
             sites = tuple(site for site in self.walk.family.sites if site in wanted.values())
             try:
-                seen = dict(zip(sites, self._block(i, sites, hidden), strict=True))
+                seen = dict(zip(sites, self._block(i, sites, hidden, more=i < last), strict=True))
             except Refusal as refusal:
                 claim = "the saved block runs on the calibration, as it did when it was pruned"
                 self.broken = [exact(f"block {i}", "runs", claim, "the forward pass", str(refusal))]
@@ -212,14 +212,14 @@ class _Stream:
             yield from ((name, seen[site]) for name, site in wanted.items())
         progress(last + 1, last + 1, "all layers")
 
-    def _block(self, i: int, sites: tuple[Site, ...], hidden: torch.Tensor) -> list[Any]:
-        """What the sites of block `i` see; `hidden` becomes what it passes on."""
+    def _block(self, i: int, sites: tuple[Site, ...], hidden: torch.Tensor, more: bool) -> list[Inputs]:
+        """What the sites of block `i` see; where `more` follows, `hidden` becomes what the block passes on."""
         plan, block = self.plan, self.walk.load(i)
         unpruned = self.dense.load(i) if plan.needs_dense_block else None
         corrected = unpruned if plan.error_correction == "block" and sites else None
-        onward = hidden if plan.inputs == "pruned" else None
+        onward = hidden if plan.inputs == "pruned" and more else None
         seen = see(self.walk, block, i, hidden, sites, corrected, onward) if sites or onward is not None else []
-        if plan.inputs == "dense":
+        if plan.inputs == "dense" and more:
             self.walk.forward(unpruned, i, hidden, into=hidden)
         return seen
 
