@@ -176,6 +176,14 @@ LAYERWISE: tuple[Mutant, ...] = (
     _mutant(
         "n:m: windows along the outputs", Patch(KeepNofM, "mask", _wrong_axis), by=("exact-count", "pattern", "rows")
     ),
+    _mutant(
+        "n:m: windows of four whatever m", Patch(KeepNofM, "windows", lambda self, A: A.reshape(-1, 4)), by=("pattern",)
+    ),
+    _mutant(
+        "n:m: windows straddle the rows",
+        Patch(KeepNofM, "windows", lambda self, A: A.reshape(-1, self.of)),
+        by=("refuses",),
+    ),
     _mutant("schedule: ends before the budget is reached", Patch(maiht, "cubic", _too_early), by=("exact-count",)),
     _mutant(
         "problem: the Gram counts twice in the gradient",
