@@ -140,23 +140,61 @@ def least_squares_pcg(problem: LayerProblem, mask: Mask, W: Array, *, tol: float
     """argmin of f over weights supported on `mask` by preconditioned conjugate gradients, all rows at once.
 
     Every row runs its own recursion on H_SS with the diagonal of H as preconditioner; a row rests as soon as its
-    gradient on the support is below `tol` times the gradient at zero. One product with H per iteration.
+    gradient on the support is below `tol` times the gradient at zero. One product with H per iteration. Where the
+    gradients of rows at rest, found anew, are not that small, the rows go on from there.
 
     Parameters
     ----------
     W : (out, in) starting point supported on `mask`
-    tol : relative residual of the normal equations, per row
+    tol : relative residual of the normal equations, per row; 0 takes `iters` steps, wherever they lead
+
+    Raises
+    ------
+    Refusal
+        Where rounding does not explain that `tol` was not reached: on a support on which H is nearly singular, or
+        indefinite by the rounding of float32 sums.
     """
-    diagonal = np.where(np.diag(problem.H) > 0, np.diag(problem.H), 1.0)
     goal = tol * np.linalg.norm(np.where(mask, problem.grad(np.zeros_like(W)), 0.0), axis=1, keepdims=True)
+    W, taken = _conjugate_gradients(problem, mask, W, goal, iters)
+    while tol > 0 and (above := unreached(problem, mask, W, goal)).any():
+        if taken == iters:
+            raise stuck(above, tol)
+        W, more = _conjugate_gradients(problem, mask, W, goal, iters - taken)
+        taken += max(more, 1)
+    return W
+
+
+def unreached(problem: LayerProblem, mask: Mask, W: Array, goal: Array) -> Mask:
+    """(out,) rows whose gradient on the support is not within the goal (out, 1) and its own rounding."""
+    size = np.linalg.norm(np.where(mask, problem.grad(W), 0.0), axis=1)
+    within: Mask = size <= goal[:, 0]
+    if not within.all():
+        terms = np.abs(W - problem.W0) @ np.abs(problem.H) + (0.0 if problem.R is None else np.abs(problem.R))
+        within = size <= goal[:, 0] + gamma(4 * (W.shape[1] + 8)) * np.linalg.norm(terms, axis=1)
+    return ~within
+
+
+def stuck(above: Mask, tol: float) -> Refusal:
+    """What a refit says that did not reach its residual."""
+    return Refusal(
+        f"the exact refit of row {int(above.argmax())}, one of {int(above.sum())} such rows, did not reach a relative "
+        f"residual of {tol:g}. Usually the Gram is nearly singular on the support, or indefinite by "
+        "the rounding of float32 sums. Use more tokens, a larger ridge refine_mu, or gradient steps. "
+        "No substitute was used."
+    )
+
+
+def _conjugate_gradients(problem: LayerProblem, mask: Mask, W: Array, goal: Array, iters: int) -> tuple[Array, int]:
+    """W after conjugate gradients until every row is at its goal by the recursion, and the steps taken."""
+    diagonal = np.where(np.diag(problem.H) > 0, np.diag(problem.H), 1.0)
     residual = np.where(mask, -problem.grad(W), 0.0)
     scaled = residual / diagonal
     direction = scaled
     product = (residual * scaled).sum(axis=1, keepdims=True)
-    for _ in range(iters):
+    for taken in range(iters):
         active = np.linalg.norm(residual, axis=1, keepdims=True) > goal
         if not active.any():
-            break
+            return W, taken
         image = np.where(mask, direction @ problem.H, 0.0)
         curvature = (direction * image).sum(axis=1, keepdims=True)
         length = np.where(active, _divide(product, curvature), 0.0)
@@ -165,7 +203,7 @@ def least_squares_pcg(problem: LayerProblem, mask: Mask, W: Array, *, tol: float
         scaled = residual / diagonal
         product, previous = (residual * scaled).sum(axis=1, keepdims=True), product
         direction = scaled + _divide(product, previous) * direction
-    return W
+    return W, iters
 
 
 def _divide(a: Array, b: Array) -> Array:

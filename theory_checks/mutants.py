@@ -105,7 +105,7 @@ def _divergent(problem: LayerProblem, mask: Any, W: Any, steps: int, s: float) -
 
 
 def _unrefined(problem: LayerProblem, mask: Any, W: Any, **options: Any) -> Any:
-    return linalg.least_squares_pcg(problem, mask, W, iters=1)
+    return linalg.least_squares_pcg(problem, mask, W, tol=0.0, iters=1)
 
 
 def _by_square(problem: LayerProblem, budget: Budget) -> Any:
