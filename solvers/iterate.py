@@ -12,7 +12,7 @@ from solvers.problem import LayerProblem
 from solvers.refusal import Refusal
 from solvers.schedule import Schedule
 from solvers.solution import Solution, Stop, Trace
-from solvers.sparsity import Array, Sparsity
+from solvers.sparsity import Array, Budget, Sparsity
 
 
 class State(Protocol):
@@ -46,6 +46,8 @@ def iterate(
     """
     if not 0 < s < float("inf"):
         raise Refusal(f"the step size must be positive and finite; got {s:.3g}. Usually safety = 0.")
+    if isinstance(goal, Budget):
+        goal.windows(problem.W0)  # refuses a width that it does not divide
     trace: Trace | None = None
     sparsity: Sparsity | None = None
     t = 0

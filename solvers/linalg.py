@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 u = float(np.finfo(np.float64).eps) / 2
 RESIDUAL = 1e-6  # of the normal equations on a support, relative, where nothing else is asked for
+SUMMED = 4096  # products of a Gram that may have been added up in float32; longer sums are taken in float64
 
 
-def gamma(m: int) -> float:
+def gamma(m: int, u: float = u) -> float:
     """m u / (1 - m u), the rounding of m operations relative to the sum of their magnitudes [Higham 2002, eq. 3.5]."""
     return m * u / (1 - m * u)
 
@@ -63,30 +64,49 @@ def _lambda_max_estimate(H: Array) -> float:
     return float(scipy.sparse.linalg.eigsh(H, k=1, which="LA", v0=start, tol=1e-4, return_eigenvectors=False)[0])
 
 
+def _float32(H: Array) -> tuple[float, Array]:
+    """g, d: what float32 rounded in a genuine Gram is at most g d_i d_j in entry (i, j).
+
+    Of SUMMED products in whatever order, divided by their number, at most gamma_m |x_i|'|x_j| is lost, m = SUMMED + 2,
+    and by Cauchy and Schwarz |x_i|'|x_j| <= d_i d_j / (1 - gamma_m) with d^2 the diagonal as it was computed. A square
+    below the least normal number may have vanished.
+    """
+    diagonal, least = np.diag(H), float(np.finfo(np.float32).tiny)
+    least = max(least * min(float(diagonal.max(initial=0.0)), 1.0), float(np.finfo(np.float64).tiny))
+    lost = gamma(SUMMED + 2, float(np.finfo(np.float32).eps) / 2)
+    return lost / (1 - lost), np.sqrt(np.maximum(diagonal, least))
+
+
 def symmetric(H: Array) -> Array:
-    """(H + H') / 2; a Gram that is further from it than rounding of float32 products explains is refused."""
-    if H.shape != H.T.shape:
+    """(H + H') / 2; a Gram that is further from it than rounding of float32 sums explains is refused."""
+    if H.shape != H.T.shape or H.ndim != 2:
         return H
-    gap = float(np.abs(H - H.T).max(initial=0.0))
-    if gap > float(np.finfo(np.float32).eps) * float(np.abs(np.diag(H)).sum()):
-        raise Refusal(f"the Gram must be symmetric; it differs from its transpose by {gap:.3g}. Pass X.T @ X / tokens.")
+    gap = np.abs(H - H.T)
+    g, d = _float32(H)
+    if (gap > 2 * g * d * d[:, None]).any():
+        raise Refusal(
+            f"the Gram must be symmetric; it differs from its transpose by {gap.max():.3g}. Pass X.T @ X / tokens."
+        )
     return (H + H.T) / 2
 
 
 def require_positive_semidefinite(H: Array) -> None:
-    """Refuse a Gram with an eigenvalue below what rounding of float32 products can explain.
+    """Refuse a Gram that is further from positive semidefinite than rounding of float32 sums explains.
 
-    Products accumulated in float32 err by at most eps32 |X|'|X|, whose norm is below eps32 tr(H).
+    What is lost is judged on the unit diagonal, D = diag(d), where no loud input hides a quiet one: entries of at most
+    g there are a matrix of norm at most g n, so that a genuine Gram has lambda_min(D^-1 H D^-1) >= -g n.
     """
-    shift = float(np.finfo(np.float32).eps) * float(np.trace(H)) + np.finfo(np.float64).tiny
-    shifted = H.copy()
-    shifted.flat[:: len(H) + 1] += shift
+    g, d = _float32(H)
+    with np.errstate(over="ignore"):  # no factor of infinities is found
+        shifted = H / d
+        shifted /= d[:, None]
+    shifted.flat[:: len(H) + 1] += g * len(H)
     if np.any(np.diag(H) < 0) or not is_positive_definite(shifted):
         lowest = float(scipy.linalg.eigvalsh(H)[0])
         raise Refusal(
-            f"the Gram must be positive semidefinite; its smallest eigenvalue is {lowest:.3g}, "
-            f"its trace {np.trace(H):.3g}. Usually it was not formed as X'X/T, or was edited afterwards. "
-            "No substitute was used."
+            f"the Gram must be positive semidefinite; its smallest eigenvalue is {lowest:.3g}, its trace "
+            f"{np.trace(H):.3g}. Usually it was not formed as X'X/T, was edited afterwards, or more than {SUMMED} "
+            "tokens were added up in float32: add up their chunks in float64. No substitute was used."
         )
 
 
@@ -120,23 +140,61 @@ def least_squares_pcg(problem: LayerProblem, mask: Mask, W: Array, *, tol: float
     """argmin of f over weights supported on `mask` by preconditioned conjugate gradients, all rows at once.
 
     Every row runs its own recursion on H_SS with the diagonal of H as preconditioner; a row rests as soon as its
-    gradient on the support is below `tol` times the gradient at zero. One product with H per iteration.
+    gradient on the support is below `tol` times the gradient at zero. One product with H per iteration. Where the
+    gradients of rows at rest, found anew, are not that small, the rows go on from there.
 
     Parameters
     ----------
     W : (out, in) starting point supported on `mask`
-    tol : relative residual of the normal equations, per row
+    tol : relative residual of the normal equations, per row; 0 takes `iters` steps, wherever they lead
+
+    Raises
+    ------
+    Refusal
+        Where rounding does not explain that `tol` was not reached: on a support on which H is nearly singular, or
+        indefinite by the rounding of float32 sums.
     """
-    diagonal = np.where(np.diag(problem.H) > 0, np.diag(problem.H), 1.0)
     goal = tol * np.linalg.norm(np.where(mask, problem.grad(np.zeros_like(W)), 0.0), axis=1, keepdims=True)
+    W, taken = _conjugate_gradients(problem, mask, W, goal, iters)
+    while tol > 0 and (above := unreached(problem, mask, W, goal)).any():
+        if taken == iters:
+            raise stuck(above, tol)
+        W, more = _conjugate_gradients(problem, mask, W, goal, iters - taken)
+        taken += max(more, 1)
+    return W
+
+
+def unreached(problem: LayerProblem, mask: Mask, W: Array, goal: Array) -> Mask:
+    """(out,) rows whose gradient on the support is not within the goal (out, 1) and its own rounding."""
+    size = np.linalg.norm(np.where(mask, problem.grad(W), 0.0), axis=1)
+    within: Mask = size <= goal[:, 0]
+    if not within.all():
+        terms = np.abs(W - problem.W0) @ np.abs(problem.H) + (0.0 if problem.R is None else np.abs(problem.R))
+        within = size <= goal[:, 0] + gamma(4 * (W.shape[1] + 8)) * np.linalg.norm(terms, axis=1)
+    return ~within
+
+
+def stuck(above: Mask, tol: float) -> Refusal:
+    """What a refit says that did not reach its residual."""
+    return Refusal(
+        f"the exact refit of row {int(above.argmax())}, one of {int(above.sum())} such rows, did not reach a relative "
+        f"residual of {tol:g}. Usually the Gram is nearly singular on the support, or indefinite by "
+        "the rounding of float32 sums. Use more tokens, a larger ridge refine_mu, or gradient steps. "
+        "No substitute was used."
+    )
+
+
+def _conjugate_gradients(problem: LayerProblem, mask: Mask, W: Array, goal: Array, iters: int) -> tuple[Array, int]:
+    """W after conjugate gradients until every row is at its goal by the recursion, and the steps taken."""
+    diagonal = np.where(np.diag(problem.H) > 0, np.diag(problem.H), 1.0)
     residual = np.where(mask, -problem.grad(W), 0.0)
     scaled = residual / diagonal
     direction = scaled
     product = (residual * scaled).sum(axis=1, keepdims=True)
-    for _ in range(iters):
+    for taken in range(iters):
         active = np.linalg.norm(residual, axis=1, keepdims=True) > goal
         if not active.any():
-            break
+            return W, taken
         image = np.where(mask, direction @ problem.H, 0.0)
         curvature = (direction * image).sum(axis=1, keepdims=True)
         length = np.where(active, _divide(product, curvature), 0.0)
@@ -145,7 +203,7 @@ def least_squares_pcg(problem: LayerProblem, mask: Mask, W: Array, *, tol: float
         scaled = residual / diagonal
         product, previous = (residual * scaled).sum(axis=1, keepdims=True), product
         direction = scaled + _divide(product, previous) * direction
-    return W
+    return W, iters
 
 
 def _divide(a: Array, b: Array) -> Array:

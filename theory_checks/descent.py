@@ -138,10 +138,10 @@ def residual_rate(problem: LayerProblem, sparsity: Sparsity, solution: Solution)
         return Certificate(name, claim, ATTOUCH, 0.0, 0.0, applies="the last stage has a single iteration")
     first = int(np.argmax(inside))
     start = trace.first if first == 0 else trace.objective[first - 1]
-    factor = 2 / (int(inside.sum()) * (1 / trace.step - problem.lipschitz))
-    bound = factor * max(start - trace.objective[-1], 0.0)
+    paid = int(inside.sum()) * (1 / trace.step - problem.lipschitz) / 2  # may be too small to divide 1
+    bound = max(start - trace.objective[-1], 0.0) / paid
     smallest = float(np.array(trace.move)[inside].min())
-    return Certificate(name, claim, ATTOUCH, smallest, bound, factor * _rounding(problem, sparsity, solution))
+    return Certificate(name, claim, ATTOUCH, smallest, bound, _rounding(problem, sparsity, solution) / paid)
 
 
 def _inside_stage(trace: Trace) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -105,7 +105,7 @@ def _divergent(problem: LayerProblem, mask: Any, W: Any, steps: int, s: float) -
 
 
 def _unrefined(problem: LayerProblem, mask: Any, W: Any, **options: Any) -> Any:
-    return linalg.least_squares_pcg(problem, mask, W, iters=1)
+    return linalg.least_squares_pcg(problem, mask, W, tol=0.0, iters=1)
 
 
 def _by_square(problem: LayerProblem, budget: Budget) -> Any:
@@ -175,6 +175,14 @@ LAYERWISE: tuple[Mutant, ...] = (
     _mutant("budget: chosen by chance", Patch(sparsity, "largest", _by_chance), by=("deterministic",)),
     _mutant(
         "n:m: windows along the outputs", Patch(KeepNofM, "mask", _wrong_axis), by=("exact-count", "pattern", "rows")
+    ),
+    _mutant(
+        "n:m: windows of four whatever m", Patch(KeepNofM, "windows", lambda self, A: A.reshape(-1, 4)), by=("pattern",)
+    ),
+    _mutant(
+        "n:m: windows straddle the rows",
+        Patch(KeepNofM, "windows", lambda self, A: A.reshape(-1, self.of)),
+        by=("refuses",),
     ),
     _mutant("schedule: ends before the budget is reached", Patch(maiht, "cubic", _too_early), by=("exact-count",)),
     _mutant(

@@ -41,7 +41,7 @@ def _always_converged(*args: Any, **options: Any) -> Any:
 
 
 def _one_step(problem: Any, mask: Any, W: Any, **options: Any) -> Any:
-    return linalg.least_squares_pcg(problem, mask, W, iters=1)
+    return linalg.least_squares_pcg(problem, mask, W, tol=0.0, iters=1)
 
 
 def _on_the_same_data(X: Any, y: Any, k: int) -> Any:

@@ -19,7 +19,8 @@ import numpy as np
 
 from solvers.array import Place, full_precision, into, keep_only, to_numpy
 from solvers.gpu import factor
-from solvers.linalg import RESIDUAL
+from solvers.gpu.layer import require_representable
+from solvers.linalg import RESIDUAL, stuck, unreached
 from solvers.problem import LayerProblem
 from solvers.refine import steps_of
 from solvers.sparsity import Array, Mask
@@ -92,6 +93,7 @@ def refine(problem: LayerProblem, mask: Mask, W: Array, how: str, place: Place) 
 
 def gradient_steps(problem: LayerProblem, mask: Mask, W: Array, steps: int, place: Place) -> Array:
     """(3), as the sum of its corrections."""
+    require_representable(problem, place)
     on, s = Support.of(problem, mask, place), 0.95 / problem.lipschitz
     there = factor.exact(place).put(W)
     with full_precision(place.xp):
@@ -114,6 +116,11 @@ def conjugate_gradients(
     ----------
     W, tol : as in the reference
     iters : conjugate gradient steps in all
+
+    Raises
+    ------
+    Refusal
+        As the reference does.
     """
     on, there = Support.of(problem, mask, place), factor.exact(place).put(W)
     least = float(np.sqrt(np.finfo(place.dtype).eps))
@@ -122,8 +129,8 @@ def conjugate_gradients(
         while True:
             G = on.gradient(there)
             size = on.norms(G)
-            if iters <= 0 or not bool(place.xp.any(size > goal)):
-                return to_numpy(there, "weight")
+            if iters <= 0 or bool(place.xp.all(size <= goal)):
+                break
             unit = place.xp.where(size > 0, size, place.xp.ones_like(size))
             rest = place.xp.where(
                 size > goal, place.xp.clip(goal / unit / 2, least, None), 2 * place.xp.ones_like(size)
@@ -131,6 +138,10 @@ def conjugate_gradients(
             G /= -unit
             d, taken = correction(on, on.rounded(G), on.rounded(rest), iters)
             there, iters = on.corrected(there, place.xp.astype(d, there.dtype) * unit), iters - max(taken, 1)
+        found = to_numpy(there, "weight")
+    if iters <= 0 and tol > 0 and (above := unreached(problem, mask, found, to_numpy(goal, "goal"))).any():
+        raise stuck(above, tol)
+    return found
 
 
 def correction(on: Support, residual: Any, asked: Any, iters: int) -> tuple[Any, int]:

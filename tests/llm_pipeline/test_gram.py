@@ -12,6 +12,7 @@ from llm_pipeline import gram as gram_module
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.gram import CHUNK_TOKENS, MeanDrift, MeanGram, MeanSquares, watching
+from solvers.linalg import SUMMED
 from solvers.problem import Gram, LayerProblem
 from solvers.refusal import Refusal
 from theory_checks.certificate import allowance
@@ -20,6 +21,10 @@ RNG = np.random.default_rng(11)
 INTEGERS = RNG.integers(-7, 8, size=(3, 2731, 6))  # more than one chunk; sums stay below 2**24
 CHUNK = allowance(1.0, CHUNK_TOKENS, np.float32)  # of sums of one chunk, in units of the magnitudes summed
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+def test_the_solvers_allow_a_gram_what_the_sums_of_a_chunk_round() -> None:
+    assert CHUNK_TOKENS <= SUMMED
 
 
 def exact_gram(x: np.ndarray) -> np.ndarray:

@@ -104,6 +104,55 @@ def test_grams_of_float32_tokens_are_accepted_however_singular():
         linalg.require_positive_semidefinite(np.asarray(H, dtype=np.float64))
 
 
+def _one_after_another(tokens, n, seed):
+    """The mean Gram of tokens that are multiples of one input, every product added to a float32 sum in turn."""
+    rng = np.random.default_rng([tokens, n, seed])
+    v = rng.integers(1, 2**11, n).astype(np.float32)
+    sizes = rng.integers(1, 2**8, tokens).astype(np.float32)
+    H = np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            H[i, j] = np.add.accumulate((sizes * v[i]) * (sizes * v[j]))[-1] / np.float32(tokens)
+    return H
+
+
+@pytest.mark.parametrize("n", [2, 4, 8])
+def test_a_rank_one_gram_is_accepted_after_all_the_rounding_that_float32_sums_may_do(n, monkeypatch):
+    grams = [_one_after_another(linalg.SUMMED, n, seed) for seed in range(6)]
+    for H in grams:
+        assert np.array_equal(H, H.T)
+        linalg.require_positive_semidefinite(H)
+    monkeypatch.setattr(linalg, "SUMMED", 1)  # a rounding or two, as if the sums were exact
+    with pytest.raises(Refusal, match="positive semidefinite"):
+        linalg.require_positive_semidefinite(min(grams, key=lambda H: np.linalg.eigvalsh(H)[0] / np.trace(H)))
+
+
+def test_a_loud_input_hides_no_quiet_one_that_is_indefinite():
+    H = np.diag([1.0, 1.0, 1e8])
+    H[0, 1] = H[1, 0] = 1 + 3 * linalg.gamma(linalg.SUMMED, float(np.finfo(np.float32).eps))
+    assert np.linalg.eigvalsh(H)[0] > -np.finfo(np.float32).eps * np.trace(H)
+    with pytest.raises(Refusal, match=r"smallest eigenvalue is -.*more than 4096 tokens were added up in float32"):
+        linalg.require_positive_semidefinite(H)
+    with pytest.raises(Refusal, match="must be symmetric"):
+        linalg.symmetric(np.triu(H))
+
+
+@pytest.mark.parametrize("size", [2.0**-1000, 2.0**-100, 1.0, 2.0**1000])
+def test_neither_check_depends_on_the_unit_of_the_inputs(size):
+    linalg.require_positive_semidefinite(size * np.ones((3, 3)))
+    with pytest.raises(Refusal, match="positive semidefinite"):
+        linalg.require_positive_semidefinite(size * np.array([[1.0, 2], [2, 1]]))
+    with pytest.raises(Refusal, match="must be symmetric"):
+        linalg.symmetric(size * np.array([[1.0, 0.5], [0, 1]]))
+
+
+def test_a_square_that_vanished_in_float32_leaves_its_products_behind():
+    x = np.array([[1.0, 1e-24]], dtype=np.float32)
+    H = (x.T @ x).astype(np.float64)
+    assert H[0, 1] > H[1, 1] == 0
+    linalg.require_positive_semidefinite(H)
+
+
 def test_rounding_is_symmetrised_and_anything_more_is_refused():
     H = np.array([[1.0, 0.5], [0.5 + 2.0**-40, 1.0]])
     assert np.array_equal(linalg.symmetric(H), linalg.symmetric(H).T)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from solvers import Method, Solution
-from theory_checks.contract import CONTRACT, budgets
+from solvers.sparsity import KeepNofM, KeepPerLayer, KeepPerRow
+from theory_checks.contract import CONTRACT, budgets, patterns
 from theory_checks.synthetic import Case
 
 
@@ -71,6 +72,43 @@ def test_what_is_not_promised_is_not_asked():
 
 def test_the_budgets_offered_are_those_that_the_method_can_meet():
     problem = Case(rows=2, inputs=8).problem
-    every = list(budgets(Method(third_party, "norms", ""), problem))
-    assert [b.keep for b in every] == [4, 8, 2]
-    assert list(budgets(Method(third_party, "norms", "", patterns=(type(every[1]),)), problem)) == [every[1]]
+    every = [KeepPerRow(4), KeepPerLayer(8), KeepNofM(2, 4), KeepNofM(4, 8), KeepNofM(1, 4)]
+    assert list(patterns(Method(third_party, "norms", ""), problem)) == every
+    for kinds in ((KeepPerLayer,), (KeepPerRow, KeepNofM)):
+        able = Method(third_party, "norms", "", patterns=kinds)
+        assert list(patterns(able, problem)) == [b for b in every if isinstance(b, kinds)]
+    assert list(budgets(Method(third_party, "norms", ""), problem, 1.0))[2:] == [KeepNofM(4, 4), KeepNofM(8, 8)]
+    assert list(budgets(Method(third_party, "norms", ""), Case(inputs=12).problem))[2:] == [KeepNofM(2, 4)]
+
+
+def _only_half(problem, sparsity):
+    """Whatever n:m it is asked for, half of every window stays."""
+    half = KeepNofM(sparsity.of // 2, sparsity.of) if isinstance(sparsity, KeepNofM) else sparsity
+    return Solution(half.prox(problem.W0))
+
+
+def _only_totals(problem, sparsity):
+    """Every row keeps what n:m asks of it, in whichever windows."""
+    share = sparsity.keep * problem.shape[1] // sparsity.of if isinstance(sparsity, KeepNofM) else 0
+    return Solution((KeepPerRow(share) if isinstance(sparsity, KeepNofM) else sparsity).prox(problem.W0))
+
+
+def _pads(problem, sparsity):
+    """Inputs that fill no window are left as they are."""
+    whole = problem.shape[1] // sparsity.of * sparsity.of if isinstance(sparsity, KeepNofM) else problem.shape[1]
+    return Solution(np.hstack([sparsity.prox(problem.W0[:, :whole]), problem.W0[:, whole:]]))
+
+
+@pytest.mark.parametrize(("run", "clause"), [(_only_half, "pattern"), (_only_totals, "pattern"), (_pads, "refuses")])
+def test_a_solver_that_knows_some_windows_does_not_pass(run, clause):
+    with pytest.raises((AssertionError, ValueError)):
+        CONTRACT[clause](Method(run, "gram", "nobody"))
+    CONTRACT["deterministic"](Method(run, "gram", "nobody"))
+
+
+def test_a_pattern_that_a_method_cannot_do_must_be_refused_in_words(monkeypatch):
+    able = Method(third_party, "norms", "nobody", patterns=(KeepPerRow,))
+    CONTRACT["refuses"](able)
+    monkeypatch.setattr(Method, "require", lambda self, name, sparsity: None)
+    with pytest.raises(AssertionError, match=r"is to be refused .* it was accepted"):
+        CONTRACT["refuses"](able)
