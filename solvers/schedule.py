@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from solvers.refusal import Refusal
-from solvers.sparsity import Array, Budget, Sparsity
+from solvers.sparsity import Array, Budget, KeepNofM, OnTheWay, Sparsity
 
 Schedule = Callable[[int, Array, Sparsity | None], Sparsity | None]
 
@@ -20,7 +20,8 @@ def cubic(sparsity: Sparsity, shape: tuple[int, int], iters: int, ramp: float) -
     """Remove gradually: after t steps the share 1 - (1 - t/T)^3 of what has to go, T = ramp * iters.
 
     The schedule of Zhu and Gupta 2017; from T on the budget is the final one, so the theorems apply to the
-    iterations after T. A penalty has nothing to ramp and stays constant.
+    iterations after T. For n:m the n largest of every window are safe and the schedule takes the others of a row. A
+    penalty has nothing to ramp and stays constant.
     """
     if iters < 1 or not 0 <= ramp <= 1:
         raise Refusal(
@@ -28,12 +29,17 @@ def cubic(sparsity: Sparsity, shape: tuple[int, int], iters: int, ramp: float) -
         )
     if not isinstance(sparsity, Budget) or ramp == 0:
         return constant(sparsity, iters)
-    most, steps = sparsity.most(shape), ramp_steps(iters, ramp)
+    steps, windows = ramp_steps(iters, ramp), shape[1] // sparsity.of if isinstance(sparsity, KeepNofM) else 1
+    surplus = windows * (sparsity.most(shape) - sparsity.keep)
 
     def stage(t: int, x: Array, last: Sparsity | None) -> Sparsity | None:
         done = 1 - (1 - min(t + 1, steps) / steps) ** 3
-        keep = most - int((most - sparsity.keep) * done + 0.5)
-        return replace(sparsity, keep=keep) if t < iters else None
+        left = surplus - int(surplus * done + 0.5)
+        if t >= iters:
+            return None
+        if isinstance(sparsity, KeepNofM):
+            return OnTheWay(sparsity.keep, sparsity.of, left) if left else sparsity
+        return replace(sparsity, keep=sparsity.keep + left)
 
     return stage
 

@@ -158,6 +158,35 @@ class KeepNofM(Budget):
 
 
 @dataclass(frozen=True)
+class OnTheWay(Budget):
+    """Between dense and n:m: the `keep` of every `of` consecutive inputs, and `extra` more of a row wherever they are.
+
+    The set {W : sum over the windows of a row of max(nonzeros - keep, 0) <= extra} is a matroid in every row, so that
+    the projection is greedy: the largest of every window first, then the largest of what is left of the row.
+    """
+
+    of: int
+    extra: int
+
+    @property
+    def goal(self) -> KeepNofM:
+        """The pattern with nothing extra."""
+        return KeepNofM(self.keep, self.of)
+
+    def mask(self, scores: Array) -> Mask:
+        safe = self.goal.mask(scores)
+        return safe | largest(np.where(safe, 0.0, scores), self.extra)
+
+    def allows(self, W: Array) -> bool:
+        counts = np.count_nonzero(self.goal.windows(W), axis=1).reshape(len(W), -1)
+        return bool((np.maximum(counts - self.keep, 0).sum(axis=1) <= self.extra).all())
+
+    @property
+    def level(self) -> float:
+        return self.keep + self.extra
+
+
+@dataclass(frozen=True)
 class KeepGroups(Budget):
     """Exactly `keep` whole groups of inputs stay; `groups[j]` is the group of input j, groups rank by norm."""
 

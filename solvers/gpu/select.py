@@ -23,7 +23,7 @@ import array_api_compat
 
 from solvers.array import into, keep_only, neighbours, on_device, ordered_bits
 from solvers.refusal import Refusal
-from solvers.sparsity import L0, L1, Budget, KeepNofM, KeepPerLayer, KeepPerRow, Sparsity
+from solvers.sparsity import L0, L1, Budget, KeepNofM, KeepPerLayer, KeepPerRow, OnTheWay, Sparsity
 
 NARROW = 8  # windows up to this width are compared pair by pair
 
@@ -92,10 +92,16 @@ def pairwise(xp: Any, scores: Any, keep: int) -> Any:
 
 
 def mask(budget: Budget, scores: Any, scratch: Any = None) -> Any:
-    """The pattern of a budget per row, per layer or n:m, with the exact count; `Budget.mask` for any library."""
+    """The pattern of a budget per row, per layer or n:m, with the exact count; `Budget.mask` for any library.
+
+    On the way to n:m an entry without a score may count among the extra ones, and what `prox` keeps is the same.
+    """
+    xp = array_api_compat.array_namespace(scores)
+    if isinstance(budget, OnTheWay):
+        safe = mask(budget.goal, scores, scratch)
+        return safe | mask(KeepPerRow(budget.extra), xp.where(safe, xp.zeros_like(scores), scores), scratch)
     if not isinstance(budget, KeepPerRow | KeepPerLayer | KeepNofM):
         raise Refusal(f"a fast twin keeps entries per row, per layer or n:m; got {budget}. Use the reference solver.")
-    xp = array_api_compat.array_namespace(scores)
     windows = (-1, budget.most(scores.shape))  # all that may be kept is the width of a window
     rows = None if scratch is None else xp.reshape(scratch, windows)
     return xp.reshape(largest(xp.reshape(scores, windows), budget.keep, rows), scores.shape)
