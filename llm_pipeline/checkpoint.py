@@ -73,7 +73,7 @@ class Checkpoint:
     def open(cls, path: str | Path) -> Checkpoint:
         """Open a local directory, or fetch a hub model named `org/name`; refuse what cannot be pruned."""
         folder = locate(path)
-        config, files = _config(folder), _weight_files(folder)
+        config, files = _config(folder), _weight_files(folder, path)
         entries = {name: entry for file in files for name, entry in header(folder / file).items()}
         return cls(folder, config, files, entries)
 
@@ -152,11 +152,11 @@ def _config(folder: Path) -> Any:
     return config
 
 
-def _weight_files(folder: Path) -> tuple[str, ...]:
+def _weight_files(folder: Path, typed: str | Path) -> tuple[str, ...]:
     if (folder / SINGLE).is_file():
         return (SINGLE,)
     if not (folder / INDEX).is_file():
-        raise Refusal(_no_weights(folder))
+        raise Refusal(_no_weights(folder, typed))
     files = tuple(sorted(set(weight_map(folder).values())))
     missing = [file for file in files if not (folder / file).is_file()]
     if missing:
@@ -179,20 +179,29 @@ def weight_map(folder: Path) -> dict[str, str]:
         ) from error
 
 
-def _no_weights(folder: Path) -> str:
-    if any(folder.glob("*.bin")):
-        program = (
-            "from transformers import AutoModelForCausalLM as M; "
-            f"M.from_pretrained({str(folder)!r}, dtype='auto').save_pretrained({str(folder)!r})"
-        )
+def _no_weights(folder: Path, typed: str | Path) -> str:
+    reads = "pruning reads safetensors weights"
+    if not Path(typed).is_dir():  # of a hub model no .bin files are fetched, so none are seen
+        target = Path(typed).name
         return (
-            f"pruning reads safetensors weights; {folder} holds .bin files only. Convert them once: "
-            f"python -c {shlex.quote(program)}"
+            f"{reads}; the hub has none of {typed}, probably .bin files only. Convert them once, and give the "
+            f"directory {target}: {_conversion(str(typed), target, tokenizer=True)}"
         )
+    if any(folder.glob("*.bin")):
+        command = _conversion(str(folder), str(folder))
+        return f"{reads}; {folder} holds .bin files only. Convert them once: {command}"
     return (
         f"a model directory needs {SINGLE} or {INDEX}; {folder} has neither. Probably an incomplete download; "
         "fetch the weights, or give the directory that holds them."
     )
+
+
+def _conversion(source: str, target: str, tokenizer: bool = False) -> str:
+    """The command that reads what transformers reads, and writes it as safetensors."""
+    program = "from transformers import AutoModelForCausalLM as M, AutoTokenizer as T"
+    program += f"; M.from_pretrained({source!r}, dtype='auto').save_pretrained({target!r})"
+    program += f"; T.from_pretrained({source!r}).save_pretrained({target!r})" if tokenizer else ""
+    return f"python -c {shlex.quote(program)}"
 
 
 def header(path: Path) -> dict[str, Entry]:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,53 @@ def spoil(tiny: Path, how: str) -> Path:
 def test_a_spoilt_directory_is_refused(how: str, says: str, tiny: Path) -> None:
     with pytest.raises(Refusal, match=says):
         Checkpoint.open(spoil(tiny, how))
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("kind", ["llama tied", "opt"])
+def test_the_command_that_converts_bin_files_does(
+    kind: str, shards: int, save_tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Of a folder that a shell would split and a string would end; the program is run as it is told."""
+    model = save_tiny(kind, dtype=torch.bfloat16).rename(tmp_path / "it's [a] model")
+    (weights,) = model.glob("*.safetensors")
+    tensors = {name: tensor.clone() for name, tensor in load_file(weights).items()}
+    weights.unlink()
+    names = [list(tensors)[k::shards] for k in range(shards)]
+    files = ["pytorch_model.bin"] if shards == 1 else [f"pytorch_model-0000{k + 1}-of-00002.bin" for k in range(2)]
+    for file, part in zip(files, names, strict=True):
+        torch.save({name: tensors[name] for name in part}, model / file)
+    if shards > 1:
+        places = {name: file for file, part in zip(files, names, strict=True) for name in part}
+        index = {"metadata": {"total_size": 1}, "weight_map": places}
+        (model / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    with pytest.raises(Refusal, match=r"holds \.bin files only\. Convert them once: python -c ") as refused:
+        Checkpoint.open(model)
+    python, option, program = shlex.split(str(refused.value).partition("Convert them once: ")[2])
+    assert (python, option) == ("python", "-c")
+    exec(program, {})
+    written = Checkpoint.open(model)
+    assert written.names
+    assert set(written.names) == set(tensors)
+    assert all(torch.equal(written.read(name), tensors[name]) for name in tensors)
+
+
+def test_a_hub_model_of_bin_files_is_told_with_its_name(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tiny / "model.safetensors").unlink()
+    monkeypatch.setattr(locate, "snapshot_download", lambda *_, **__: str(tiny))
+    with pytest.raises(Refusal, match=r"the hub has none of org/old, .* give the directory old: python -c ") as refused:
+        Checkpoint.open("org/old")
+    program = shlex.split(str(refused.value).partition("directory old: ")[2])[2]
+    for kind, more in (("M", ", dtype='auto'"), ("T", "")):
+        assert f"{kind}.from_pretrained('org/old'{more}).save_pretrained('old')" in program
+
+
+@pytest.mark.parametrize("index", ["{", "[]", "{}", '{"weight_map": 3}'])
+def test_an_index_that_is_none_is_refused(index: str, tiny: Path) -> None:
+    (tiny / "model.safetensors").unlink()
+    (tiny / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(Refusal, match=r"index\.json must be JSON with a weight_map"):
+        Checkpoint.open(tiny)
 
 
 def test_a_path_that_is_no_directory_is_refused(tiny: Path) -> None:

@@ -248,6 +248,52 @@ def test_memory_that_does_not_suffice_is_told_and_finished_blocks_are_kept(
     assert weights(out) == expected()
 
 
+def not_a_number(model: Path, name: str) -> None:
+    entry = Checkpoint.open(model).entries[name]
+    with (model / entry.file).open("r+b") as file:
+        file.seek(entry.start)
+        file.write(np.float32("nan").tobytes())
+
+
+LAST = LAYER.format(2)
+SPOILT_SHARD = {
+    "truncated": (truncate, r"model-0000\d-of-\d+\.safetensors must hold model\.layers\.2\.\S+ as when it was opened"),
+    "not a number": (not_a_number, rf"tensor {LAST} must be finite; 1 of its 1280 entries are NaN or infinite"),
+    "gone": (
+        lambda model, name: (model / Checkpoint.open(model).entries[name].file).unlink(),
+        r"model-0000\d-of-\d+\.safetensors must hold model\.layers\.2\.\S+ as when it was opened",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT_SHARD)
+def test_a_shard_that_spoils_during_the_run_is_told_and_finished_blocks_are_kept(
+    what: str, model: Path, ids: Path, expected: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The source's shard is damaged while the last block is pruned; mended, the run goes on as if it had not been."""
+    (spoil, says), solve, solved = SPOILT_SHARD[what], prune.prune_layer, []
+    shard = model / Checkpoint.open(model).entries[LAST].file
+    sound, alone = shard.read_bytes(), expected()
+
+    def damaging(*arguments: Any) -> Any:
+        solved.append(arguments)
+        if len(solved) == 15:
+            spoil(model, LAST)
+        return solve(*arguments)
+
+    words = ["prune", str(model), "--calibration", str(ids), "--method", "wanda", "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patched:
+        patched.setattr(prune, "prune_layer", damaging)
+        found = CliRunner().invoke(app, words)
+    assert found.exit_code == 2, found.output
+    assert re.match(rf"error: .*{says}.* 2 of 3 blocks are kept\. Go on with: python -m", found.stderr), found.stderr
+    assert found.stderr.count("\n") == 1
+    assert resumed(tmp_path / "out").exit_code == 2  # as long as the source is not what it was
+    shard.write_bytes(sound)
+    assert resumed(tmp_path / "out").exit_code == 0
+    assert weights(tmp_path / "out") == alone
+
+
 def test_a_disk_that_fills_up_when_a_run_goes_on(
     stop: Callable[..., Path], expected: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +304,25 @@ def test_a_disk_that_fills_up_when_a_run_goes_on(
     assert re.match("error: the disk of .* filled up while writing; 0 of 3 blocks are kept", found.stderr)
     resume(out)
     assert weights(out) == expected()
+
+
+def test_a_disk_that_has_no_room_for_hidden_states(model: Path, ids: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """The second block's file of hidden states finds no room: the first block is kept, and the run goes on."""
+    taken, reserve = [], hidden.os.posix_fallocate
+
+    def full(*arguments: Any) -> None:
+        taken.append(arguments)
+        if len(taken) > 2:
+            raise OSError(28, "No space left on device")
+        reserve(*arguments)
+
+    words = ["prune", str(model), "--calibration", str(ids), "--method", "wanda", "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patched:
+        patched.setattr(hidden.os, "posix_fallocate", full)
+        found = CliRunner().invoke(app, [*words, "--hidden", "disk"])
+    assert found.exit_code == 2
+    assert re.match("error: the disk of .* filled up while writing; 1 of 3 blocks are kept", found.stderr), found.stderr
+    assert resumed(tmp_path / "out").exit_code == 0
 
 
 ROOM = Need(hidden=100, block=50)
