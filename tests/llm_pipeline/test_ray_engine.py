@@ -189,11 +189,3 @@ def test_a_run_that_is_killed_goes_on_under_either_engine(
     resumed = start("resume", out, "--engine", going_on)
     assert resumed.wait() == 0, resumed.log.read_text()
     assert contents(home / out) == expected
-
-
-def test_a_cluster_that_is_not_there_is_refused(home: Path, start: Callable[..., Process]) -> None:
-    process = start(*asked("lonely", "--engine", "ray", "--address", "127.0.0.1:1"))
-    assert process.wait() == 2, process.log.read_text()
-    assert "error: the cluster at 127.0.0.1:1 must be reached, and is not" in process.log.read_text()
-    assert not (home / "lonely").exists()
-    assert not (home / "lonely.partial").exists()
