@@ -157,8 +157,8 @@ class OnRay:
 def _not_started(address: str | None, error: Exception) -> Refusal:
     what = f"the cluster at {address} must be reached, and is not" if address else "Ray must start here, and does not"
     return Refusal(
-        f"{what} ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). Look at `ray status`, or "
-        "go on without --engine ray: one process writes the same bytes."
+        f"{what} ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). See `ray status`; a cluster that "
+        "asks for a token needs RAY_AUTH_MODE=token. Or go on without --engine ray: one process writes the same bytes."
     )
 
 
