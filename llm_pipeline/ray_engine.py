@@ -72,7 +72,7 @@ class Crew:
             return i, Done(ray.get(done))
         except lost.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
-            cause.add_note(error.traceback_str)
+            cause.add_note(f"In the worker: {error}")
             return i, Failed(cause)
         except lost.RayError as error:
             known = (reason for kind, reason in REASONS.items() if isinstance(error, kind))

@@ -12,12 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
+
+from llm_pipeline.schedule import Failed, Lost
+from solvers.refusal import Refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 LLAMA = {
@@ -189,3 +193,29 @@ def test_a_run_that_is_killed_goes_on_under_either_engine(
     resumed = start("resume", out, "--engine", going_on)
     assert resumed.wait() == 0, resumed.log.read_text()
     assert contents(home / out) == expected
+
+
+def test_an_error_of_a_worker_arrives_as_it_was_and_a_death_as_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray import exceptions
+
+    from llm_pipeline import ray_engine
+
+    def outcome(error: Exception) -> Any:
+        def get(task: str) -> None:
+            raise error
+
+        crew = object.__new__(ray_engine.Crew)
+        crew._running = {"task": 3}
+        fake = SimpleNamespace(wait=lambda tasks, num_returns: (tasks, []), get=get)
+        monkeypatch.setattr(ray_engine, "ray", fake)
+        i, found = crew.next()
+        assert (i, crew._running) == (3, {})
+        return found
+
+    failed = outcome(exceptions.RayTaskError("prune_alone", "line 7", Refusal("planted.")).as_instanceof_cause())
+    assert (type(failed.error), str(failed.error)) == (Refusal, "planted.")
+    assert "line 7" in failed.error.__notes__[0]
+    assert isinstance(outcome(exceptions.RayTaskError("prune_alone", "line 7", KeyError(1))), Failed)
+    assert outcome(exceptions.WorkerCrashedError()) == Lost("its worker died")
+    assert outcome(exceptions.OutOfMemoryError("of memory")) == Lost("its worker ran out of memory")
+    assert outcome(exceptions.RaySystemError("odd")).reason.startswith("RaySystemError: ")
