@@ -6,6 +6,8 @@ ray          blocks beside each other on Ray's workers; needs Ray and ``--inputs
 
 from __future__ import annotations
 
+import socket
+
 from llm_pipeline.prune import Engine, in_turn
 from solvers.methods import near
 from solvers.refusal import Refusal
@@ -39,6 +41,8 @@ def named(name: str, address: str | None, inputs: str) -> Engine:
             f"predecessors put out; this run has --inputs {inputs}. Prune with --engine ray --inputs dense, or leave "
             "--engine out."
         )
+    if address is not None and address != "auto":
+        _require_listening(address)
     try:
         from llm_pipeline.ray_engine import OnRay
     except ImportError as error:
@@ -47,6 +51,18 @@ def named(name: str, address: str | None, inputs: str) -> Engine:
             "'certified-pruning[ray]'; or leave --engine out: one process writes the same bytes."
         ) from error
     return OnRay(address)
+
+
+def _require_listening(address: str) -> None:
+    """Refuse an address where nobody answers at once; Ray would go on asking for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise Refusal(
+            f"--address is auto, or HOST:PORT of a running Ray cluster; nobody answers at {address} ({error}). Take "
+            "the address that `ray start --head` prints, or leave it out: Ray then runs on this machine."
+        ) from error
 
 
 def require_foreseen(name: str) -> None:

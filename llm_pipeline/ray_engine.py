@@ -14,6 +14,8 @@ import numpy as np
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # before Ray is imported: nothing is reported to anybody
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # else the death of a worker is told on stdout, beside --json
+os.environ.setdefault("RAY_worker_register_timeout_seconds", "600")  # importing torch on a busy machine takes long
 
 import ray
 from ray import exceptions as lost
@@ -70,7 +72,7 @@ class Crew:
             return i, Done(ray.get(done))
         except lost.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
-            cause.add_note(error.traceback_str)
+            cause.add_note(f"In the worker: {error}")
             return i, Failed(cause)
         except lost.RayError as error:
             known = (reason for kind, reason in REASONS.items() if isinstance(error, kind))
@@ -139,21 +141,25 @@ class OnRay:
         cores = max(len(os.sched_getaffinity(0)), ask.threads)
         store = store_for(cores, ask, free_memory())
         local = {"num_cpus": cores, "object_store_memory": store, "include_dashboard": False}
-        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-        try:
-            ray.init(
-                address=self.address or "local",
-                runtime_env={"env_vars": variables},
-                **quiet,
-                **({} if self.address else local),
-            )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            where = f"the cluster at {self.address}" if self.address else "this machine"
-            raise Refusal(
-                f"Ray must start on {where}, and does not ({str(error).splitlines()[0]}). Look at `ray status`, or go "
-                "on without --engine ray."
-            ) from error
+        quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": {"env_vars": variables}}
+        where = {"address": self.address} if self.address else {"address": "local", **local}
+        for attempts_left in (2, 1, 0):  # on a busy machine Ray gives up after thirty seconds, and comes up later
+            try:
+                ray.init(**where, **quiet)
+                break
+            except Exception as error:  # of many kinds, some of them plain
+                ray.shutdown()
+                if self.address or not attempts_left:
+                    raise _not_started(self.address, error) from error
         return True
+
+
+def _not_started(address: str | None, error: Exception) -> Refusal:
+    what = f"the cluster at {address} must be reached, and is not" if address else "Ray must start here, and does not"
+    return Refusal(
+        f"{what} ({type(error).__name__}: {(str(error).splitlines() or [''])[0]}). See `ray status`; a cluster that "
+        "asks for a token needs RAY_AUTH_MODE=token. Or go on without --engine ray: one process writes the same bytes."
+    )
 
 
 def _own_store() -> float:

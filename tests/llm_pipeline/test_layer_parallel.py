@@ -229,6 +229,9 @@ ASKED = {
     r"--inputs dense, or leave --engine out\.",
     "--engine rey": r"error: --engine is one of in-process, ray; got 'rey'\. Did you mean 'ray'",
     "--address auto": r"error: --address auto is that of a Ray cluster\. Add --engine ray, or leave it out\.",
+    "--engine ray --inputs dense --address 127.0.0.1:1": r"error: --address is auto, or HOST:PORT .* nobody answers at "
+    r"127\.0\.0\.1:1 \(.*refused\)\. Take the address that `ray start --head` prints",
+    "--engine ray --inputs dense --address cluster": r"error: --address is auto, or HOST:PORT .* at cluster \(",
     "--engine ray --inputs dense": r"error: --engine ray needs Ray, which cannot be imported \(.*\)\. Install it: pip "
     r"install 'certified-pruning\[ray\]'; or leave --engine out",
 }
