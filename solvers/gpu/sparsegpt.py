@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
-from solvers.array import Place, full_precision, hosted, keep_only, to_numpy
+from solvers.array import Place, full_precision, keep_only, to_numpy
 from solvers.gpu import factor, select
 from solvers.gpu.layer import require_representable
 from solvers.problem import LayerProblem
@@ -107,8 +107,7 @@ def sparsegpt(
         raise Refusal(f"blocksize is at least 1; got {blocksize}. The release decides 128 columns at a time.")
     sparsity.windows(problem.W0)  # refuses a width that it does not divide
     require_representable(problem, place)
-    if hosted(place.put(np.zeros(1))):
-        place = Place.of(np.zeros(1), place.dtype)  # a call of NumPy costs a fifth of one of torch, and most are short
+    place = place.nearest()  # a call of NumPy costs a fifth of one of torch, and most are short
     with full_precision(place.xp):
         W = prune(start(problem, damping, place), sparsity, blocksize).W
     return Solution(to_numpy(W, "weight").T.copy())
