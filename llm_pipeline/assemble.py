@@ -47,10 +47,11 @@ def job(
 
     `typed` are the arguments of `choices.choose`: method, sparsity, settings, refine, swaps, allocate and so on.
     """
-    chosen = choose(**typed)
+    place = sources.device(device)
+    chosen = choose(**typed, device=place)
     source = sources.model(model)
     _require_possible(source, chosen)
-    place, number = sources.device(device), str(sources.dtype(dtype, source)).removeprefix("torch.")
+    number = str(sources.dtype(dtype, source)).removeprefix("torch.")
     evaluated = evaluation_windows(sources.evaluation_text(text, source), source, length, protocol)
     tokens = sources.calibration(calibration, source, seed)
     plan = Plan(
@@ -67,7 +68,7 @@ def job(
 
 def variant(job: Job, **typed: Any) -> Job:
     """The same model, texts and draw with other choices: the arguments of `choices.choose`, else their defaults."""
-    chosen = choose(**typed)
+    chosen = choose(**typed, device=job.plan.device)
     _require_possible(job.source, chosen)
     return job._replace(plan=replace(job.plan, **chosen))
 

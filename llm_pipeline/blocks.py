@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,10 @@ from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.families import family_of
 
 BATCH = 8  # sequences that a block runs at a time
+
+
+class Received(Exception):
+    """A module has what it was run for; the rest of its block need not run."""
 
 
 class Recorder(nn.Module):
@@ -123,8 +128,29 @@ class BlockWalk:
     def outputs(self, block: nn.Module, i: int, hidden: torch.Tensor, *, batch: int = BATCH) -> Iterator[torch.Tensor]:
         """What block `i` puts out for `batch` sequences after the other."""
         for part in hidden.split(batch):
-            arguments = self._arguments_for(part.shape[0], part.shape[1])[i]
-            yield block(part.to(self.device, non_blocking=True), **arguments)
+            yield self._output(block, i, part)
+
+    @torch.inference_mode()
+    def inputs(
+        self, block: nn.Module, i: int, hidden: torch.Tensor, path: str, *, batch: int = BATCH
+    ) -> Iterator[None]:
+        """Block `i` for `batch` sequences after the other, only until the module at `path` has received its input."""
+
+        def stop(*_: Any) -> None:
+            raise Received
+
+        handle = block.get_submodule(path).register_forward_pre_hook(stop)
+        try:
+            for part in hidden.split(batch):
+                with suppress(Received):
+                    self._output(block, i, part)
+                yield
+        finally:
+            handle.remove()
+
+    def _output(self, block: nn.Module, i: int, part: torch.Tensor) -> torch.Tensor:
+        arguments = self._arguments_for(part.shape[0], part.shape[1])[i]
+        return block(part.to(self.device, non_blocking=True), **arguments)
 
     def _filled(self, module: nn.Module, prefix: str, saved: Checkpoint | None = None) -> nn.Module:
         names = {name: f"{prefix}.{name}" for name in module.state_dict()}

@@ -13,7 +13,7 @@ from typing import Any
 import solvers
 from llm_pipeline.plan import Allocation, MethodChoice, Plan
 from solvers.allocate import LAMBDA, M, allot, share_of
-from solvers.door import REFINE_MU, SOLVERS, twin_of
+from solvers.door import REFINE_MU, SOLVERS, precision_of
 from solvers.methods import near
 from solvers.refine import refinement
 from solvers.refusal import Refusal
@@ -22,7 +22,7 @@ from solvers.swaps import most_of
 CORRECTIONS = ("none", "block")
 INPUTS = ("pruned", "dense")
 ALLOCATIONS = ("uniform", "owl")
-PLAIN = ("refine", "swaps", "refine_mu", "error_correction", "inputs", "solver")
+PLAIN = ("refine", "swaps", "refine_mu", "error_correction", "inputs", "solver", "precision")
 OPTIONS = (*PLAIN, "allocate", "owl_lambda", "owl_m")
 MU = 0.1
 
@@ -40,17 +40,20 @@ def choose(
     allocate: str = "uniform",
     owl_lambda: float | str = LAMBDA,
     owl_m: float | str = M,
-    solver: str = "reference",
+    solver: str = "fast",
+    precision: str = "auto",
+    device: str = "cpu",
 ) -> dict[str, Any]:
-    """Fields of a `Plan`; `settings` are mu and the method's hyper-parameters, as text or typed."""
+    """Fields of a `Plan`; `settings` are mu and the method's hyper-parameters, as text or typed.
+
+    `device` decides what the precision ``auto`` is.
+    """
     chosen, target = solvers.find(method), solvers.parse(sparsity)
     refine, most = refinement(refine, swaps), most_of(swaps)
     _one_of("error-correction", error_correction, CORRECTIONS)
     _one_of("inputs", inputs, INPUTS)
     _one_of("allocate", allocate, ALLOCATIONS)
     _one_of("solver", solver, SOLVERS)
-    if solver == "fast":
-        twin_of(chosen)
     options = dict(settings or {})
     mu, refine_mu = _ridge("mu", options.pop("mu", MU)), _ridge("refine-mu", refine_mu)
     allocation = Allocation(allocate)
@@ -70,6 +73,7 @@ def choose(
         "inputs": inputs,
         "allocation": allocation,
         "solver": solver,
+        "precision": precision_of(solver, precision, device),
     }
 
 
@@ -111,10 +115,10 @@ def split_specs(text: str) -> tuple[str, ...]:
 
 def spec(plan: Plan) -> str:
     """The plan's method as a spec that says what differs from the defaults."""
-    usual = {f.name: f.default for f in fields(Plan)}
+    usual = {f.name: f.default for f in fields(Plan)} | {"precision": precision_of(plan.solver, "auto", plan.device)}
     said = {
         key: getattr(plan, key)
-        for key in ("refine", "swaps", "refine_mu", "error_correction", "inputs", "mu", "solver")
+        for key in ("refine", "swaps", "refine_mu", "error_correction", "inputs", "mu", "solver", "precision")
     }
     different = {key: value for key, value in said.items() if value != usual[key]}
     if plan.allocation.name != "uniform":

@@ -45,14 +45,14 @@ def dry_run(
     as_if : a name of `rates.PUBLISHED`, whose published rates are used instead of measured ones
     **typed : the arguments of `choices.choose`
     """
-    chosen = choose(**typed)
+    place = sources.device(device) if as_if is None else ("cpu" if as_if == "cpu" else "cuda")
+    chosen = choose(**typed, device=place)
     config, folder = _configuration(model)
     stored = config.dtype or torch.float32
     if dtype != "auto" and dtype not in sources.DTYPES:
         raise Refusal(f"--dtype must be auto or one of {', '.join(sources.DTYPES)}; got '{dtype}'.")
     number = stored if dtype == "auto" else sources.DTYPES[dtype]
     sequences, window = _counts(calibration, config)
-    place = sources.device(device) if as_if is None else ("cpu" if as_if == "cpu" else "cuda")
     name = model or sources.EMBEDDED
     plan = Plan(
         model=ModelSource(Path(name).name, name),

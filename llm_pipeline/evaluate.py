@@ -24,7 +24,7 @@ from solvers.refusal import Refusal
 
 __all__ = ["Difference", "Perplexity", "mean_difference", "paired_difference", "perplexity", "score_windows"]
 
-LOGIT_BYTES = 2**28  # of one batch, in float32
+LOGIT_BYTES = 2**25  # of one batch, in float32
 USUAL_LENGTH = 2048
 
 

@@ -64,11 +64,16 @@ def see(
     dense: nn.Module | None = None,
     output: torch.Tensor | None = None,
 ) -> list[Inputs]:
-    """What each site sees while block `i` runs; its output is kept where a tensor is given, which may be `hidden`."""
+    """What each site sees while block `i` runs; its output is kept where a tensor is given, which may be `hidden`.
+
+    Where it is not, the block runs only as far as the last of the sites, which come in the order in which they run.
+    """
     means = {site.readers[0]: MeanGram(block.get_submodule(site.readers[0]).in_features) for site in sites}
     drifts = {path: MeanDrift(mean.width) for path, mean in means.items() if dense is not None}
     with watching(block, means):
-        outputs = walk.outputs(block, i, hidden) if dense is None else _of_both(walk, dense, block, i, hidden, drifts)
+        last = sites[-1].readers[0] if output is None else None
+        after = _run(walk, block, i, hidden, last)
+        outputs = after if dense is None else _of_both(_run(walk, dense, i, hidden, last), after, dense, block, drifts)
         for n, found in enumerate(outputs):
             if output is not None:
                 output[BATCH * n : BATCH * (n + 1)].copy_(found)
@@ -77,12 +82,23 @@ def see(
     return [Inputs(g, d if d and d[1].any() else None) for g, d in zip(grams, moved, strict=True)]
 
 
+def _run(
+    walk: BlockWalk, block: nn.Module, i: int, hidden: torch.Tensor, last: str | None
+) -> Iterator[torch.Tensor | None]:
+    """Block `i` on the hidden states, a few sequences at a time; its outputs, or none where it stops at `last`."""
+    return walk.outputs(block, i, hidden) if last is None else walk.inputs(block, i, hidden, last)
+
+
 def _of_both(
-    walk: BlockWalk, dense: nn.Module, block: nn.Module, i: int, hidden: torch.Tensor, drifts: dict[str, MeanDrift]
-) -> Iterator[torch.Tensor]:
+    outputs_before: Iterator[torch.Tensor | None],
+    outputs: Iterator[torch.Tensor | None],
+    dense: nn.Module,
+    block: nn.Module,
+    drifts: dict[str, MeanDrift],
+) -> Iterator[torch.Tensor | None]:
     """Both blocks on the same hidden states, a few sequences at a time; what the pruned one puts out."""
     with recording(dense, drifts) as before, recording(block, drifts) as after:
-        for _, output in zip(walk.outputs(dense, i, hidden), walk.outputs(block, i, hidden), strict=True):
+        for _, output in zip(outputs_before, outputs, strict=True):
             for path, drift in drifts.items():
                 drift.add(before[path], after[path])
             yield output

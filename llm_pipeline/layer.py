@@ -54,12 +54,12 @@ def dense_weight(checkpoint: Checkpoint, name: str) -> np.ndarray:
 def prune_layer(
     walk: BlockWalk, i: int, site: Site, reader: str, inputs: Inputs, method: Method, budget: Budget, plan: Plan
 ) -> Layer:
-    """Solve one layer, in float64 unless the plan's solver is fast, and cast the result to the dtype of the file."""
+    """Solve one layer, and cast the result to the dtype of the file."""
     name = walk.weight_name(i, reader)
     problem = inputs.problem(dense_weight(walk.checkpoint, name))
     start = time.perf_counter()
     after = {"refine": plan.refine, "swaps": plan.swaps, "mu": plan.mu, "refine_mu": plan.refine_mu}
-    place = place_of(plan.solver, torch.zeros(1, device=plan.device))
+    place = place_of(plan.solver, torch.zeros(1, device=plan.device), plan.precision)
     run = solvers.run(method, problem, budget, place=place, **after, **plan.method.options)
     seconds = time.perf_counter() - start
     saved = torch.from_numpy(run.weight).to(walk.checkpoint.dtype(name))

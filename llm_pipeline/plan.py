@@ -72,7 +72,8 @@ class Plan:
     mu : ridge of the search on the unit-diagonal Gram
     refine_mu : ridge of refinement and swaps
     error_correction : ``block``, where layers make good for the sites pruned before them in their block; or ``none``
-    solver : ``reference``, NumPy in float64; or ``fast``, the method's twin in float32 on `device`
+    solver : ``reference``, NumPy in float64; or ``fast``: whatever has a fast twin is done by it on `device`
+    precision : of the solver's products with the Gram, a rung of `solvers.rungs`
     inputs : whose output a block receives, the ``pruned`` or the ``dense`` predecessors'
     allocation : how much each block keeps
     seed : of the calibration draw
@@ -90,7 +91,8 @@ class Plan:
     error_correction: str = "none"
     inputs: str = "pruned"
     allocation: Allocation = field(default_factory=Allocation)
-    solver: str = "reference"
+    solver: str = "fast"
+    precision: str = "fp32"
     seed: int = 0
     device: str = "cpu"
     dtype: str = "float32"

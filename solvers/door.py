@@ -11,13 +11,16 @@ from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
 
+import array_api_compat
 import numpy as np
 
 import solvers
+from solvers import rungs
 from solvers.array import Place, like, to_numpy
 from solvers.gpu.refine import refine as fast_refined_on
+from solvers.gpu.swaps import swaps as fast_swapped_on
 from solvers.linalg import require_positive_semidefinite, symmetric
-from solvers.methods import Method, Solver, near
+from solvers.methods import Method, near
 from solvers.problem import LayerProblem
 from solvers.refine import refine as refined_on
 from solvers.refine import refinement
@@ -73,8 +76,8 @@ def run(
 ) -> Run:
     """Run `method` on a problem in the layer's own coordinates, then refine and swap from the support that it found.
 
-    With a `place` the method's fast twin searches there, and refinement is its twin's, to the residual of the
-    reference; swaps are the reference's, in float64.
+    With a `place` whatever has a fast twin is done by it there: the search, unless the method is one formula,
+    refinement to the residual of the reference, and swaps.
 
     Weights that a one-shot method merely kept come back bit for bit. With swaps, refine is ``exact``. Where the inputs
     drifted, W0 gives way to W~, the weight that makes good for the drift best (ridge mu, centred at W0): every method
@@ -86,13 +89,14 @@ def run(
     if method.prunes and problem.R is not None:
         judge = judge.recentred()
         own = problem.around(judge.original(judge.W0))
-    search = method.run if place is None else partial(twin_of(method), place=place)
+    search = method.run if place is None or method.gpu is None else partial(method.gpu, place=place)
     raw = search(judge if method.normalised else own, sparsity, **options)
     found = raw if method.normalised else replace(raw, weight=judge.scaled(raw.weight), trace=None)
     refit = judge if how == "none" else problem.normalised(refine_mu).recentred()
     refining = refined_on if place is None else partial(fast_refined_on, place=place)
     refined = refining(refit, found.weight != 0, found.weight, how)
-    swapped, gains = (refined, None) if most == 0 else swapped_on(refit, sparsity, refined, most)
+    swapping = swapped_on if place is None else partial(fast_swapped_on, place=place.for_many_small)
+    swapped, gains = (refined, None) if most == 0 else swapping(refit, sparsity, refined, most)
     ended = np.array([len(row) != most for row in gains or ()] or [False] * len(refined))
     untouched = how == "none" and not method.normalised
     weight = raw.weight if untouched else judge.original(swapped)
@@ -110,6 +114,7 @@ def solve(
     mu: float = 0.1,
     refine_mu: float = REFINE_MU,
     solver: str = "reference",
+    precision: str = "auto",
     **options: Any,
 ) -> Solution:
     """Prune one layer.
@@ -124,8 +129,10 @@ def solve(
     swaps : exchanges of a kept for a removed input that every row may make after an exact refit, or ``all``
     mu : ridge of the search on the unit-diagonal Gram, centred at the dense weight (0.1 in Wen, Zuo, Pan 2025)
     refine_mu : ridge of refinement and swaps, of the same kind
-    solver : ``reference``, NumPy in float64; or ``fast``, the method's twin in the library and on the device of
-        `weight`, in float64 for a float64 weight and in float32 for any other
+    solver : ``reference``, NumPy in float64; or ``fast``: whatever has a fast twin is done by it, in the library and
+        on the device of `weight`
+    precision : of the twins' products with the Gram, a rung of `solvers.rungs`; ``auto``: float64 for a float64
+        weight, otherwise the cheapest on the device that keeps the certificates
     **options : hyper-parameters of the method, see its docstring
 
     Returns
@@ -158,24 +165,26 @@ def solve(
     refinement(refine, swaps)
     _require_possible(budget, problem.shape)
     options = chosen.read_options(method, options)
-    place = place_of(solver, weight, "float64" if "float64" in str(weight.dtype) else "float32")
+    wide = precision == "auto" and "float64" in str(weight.dtype)
+    place = place_of(solver, weight, "fp64" if wide else precision)
     done = run(chosen, problem, budget, refine=refine, swaps=swaps, mu=mu, refine_mu=refine_mu, place=place, **options)
     return Solution(like(done.weight, weight), done.found.stop, done.found.trace)
 
 
-def place_of(solver: str, array: Any, dtype: str = "float32") -> Place | None:
-    """Where ``fast`` searches: the library and device of `array`, in `dtype`; None for the ``reference``."""
+def place_of(solver: str, array: Any, precision: str = "auto") -> Place | None:
+    """Where ``fast`` computes: the library and device of `array`, at `precision`; None for the ``reference``."""
+    precision = precision_of(solver, precision, array_api_compat.device(array))
+    return Place.of(array, precision) if solver == "fast" else None
+
+
+def precision_of(solver: str, precision: str, device: Any) -> str:
+    """The rung of a solver's products with the Gram; the reference has one."""
     if solver not in SOLVERS:
         raise Refusal(f"the solver is one of {', '.join(SOLVERS)}; got '{solver}'.{near(str(solver), SOLVERS)}")
-    return Place.of(array, dtype) if solver == "fast" else None
-
-
-def twin_of(method: Method) -> Solver:
-    """The method's fast twin, or a Refusal: nothing else is run in its stead."""
-    if method.gpu is None:
-        able = ", ".join(name for name, known in solvers.METHODS.items() if known.gpu)
-        raise Refusal(f"this method has no fast twin; {able} have one. Use the reference solver.")
-    return method.gpu
+    rung = "fp64" if solver == "reference" and precision == "auto" else rungs.resolve(precision, device)
+    if solver == "reference" and rung != "fp64":
+        raise Refusal(f"the reference solver computes in fp64; precision {rung} needs the fast solver. Choose one.")
+    return rung
 
 
 def _require_possible(sparsity: Sparsity, shape: tuple[int, int]) -> None:

@@ -29,7 +29,7 @@ class Method:
     normalised : whether it runs on the unit-diagonal Gram with ridge mu
     prunes : False for the null method, which owes no pattern
     promises : contract clauses that hold for it (theory_checks/contract.py)
-    gpu : its fast twin, where a measurement asked for one
+    gpu : its fast twin; None for a formula that is evaluated once, and for what reproduces released code
     """
 
     run: Solver

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from llm_pipeline import assemble
 from llm_pipeline.__main__ import app
-from llm_pipeline.blocks import BlockWalk
-from llm_pipeline.evidence import measure
+from llm_pipeline.blocks import BATCH, BlockWalk
+from llm_pipeline.evidence import measure, see
 
 DOWN = "mlp.down_proj"
 FIRST = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
@@ -114,3 +114,20 @@ def test_unknown_words_are_refused(option: str, typed: str, words: str, tiny: Pa
     found = CliRunner().invoke(app, ["prune", str(tiny), option, typed])
     assert found.exit_code == 2
     assert words in " ".join(found.output.split())
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside the dense block"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "opt"])
+def test_a_site_sees_the_same_where_the_block_stops_behind_it(kind: str, beside: bool, save_tiny: Callable) -> None:
+    walk = BlockWalk(assemble.sources.model(str(save_tiny(kind))), "cpu")
+    hidden = walk.embed(np.arange(2 * BATCH * 16).reshape(-1, 16) % 64)
+    block, dense = walk.load(1), walk.load(1) if beside else None
+    with torch.no_grad():
+        block.get_submodule(walk.family.readers[0]).weight[:, ::2] = 0
+    for site in walk.family.sites:
+        [stopped] = see(walk, block, 1, hidden, (site,), dense)
+        [whole], _ = measure(walk, block, 1, hidden, (site,), dense)
+        assert np.array_equal(stopped.gram.H, whole.gram.H)
+        assert (stopped.drift is None) == (whole.drift is None)
+        assert all(map(np.array_equal, stopped.drift or (), whole.drift or ()))
+    assert not any(module._forward_pre_hooks for part in (block, walk.load(1)) for module in part.modules())

@@ -176,7 +176,7 @@ def test_twins_have_the_name_and_the_options_of_their_reference():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: solvers.solve(WIDE.W0, WIDE.problem.H, method="wanda", solver="fast"), "no fast twin"),
+        (lambda: solvers.solve(WIDE.W0, WIDE.problem.H, precision="fp32"), "needs the fast solver"),
         (lambda: solvers.solve(WIDE.W0, WIDE.problem.H, solver="fats"), "Did you mean 'fast'"),
         (lambda: Place.of(WIDE.W0, "float16"), "float64 or float32"),
         (lambda: _on_numpy(LayerProblem.of(1e-30 * WIDE.W0, WIDE.problem.H)), "range of float32"),
