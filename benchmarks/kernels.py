@@ -85,7 +85,7 @@ def library(place: Place) -> str:
 def acts(
     problem: LayerProblem, place: Place, seed: int, device: str, first: bool = True
 ) -> Iterator[tuple[Named, Named]]:
-    """Pairs of acts: of a twin with what it is made of, and on the first place with the reference, which has no place."""
+    """Pairs of acts: of a twin with what it is made of, and on the first place of the reference with its twin."""
     for what, against in (*steps(problem, place), *runs(problem, place)):
         if first or "reference" not in what[0]:
             yield what, against

@@ -94,13 +94,18 @@ class Layer:
         return out
 
     def product(self, w: Any, out: Any) -> Any:
-        """P_w, the only place that multiplies by H: on the rung of the place."""
+        """P_w: on the rung of the place."""
         (d,) = rows.each(lambda d, w, W0: (into(self.xp.subtract, w, W0, out=d),), self.scratch[0], w, self.W0)
-        return precision.product(d, self.split or (self.H,), self.rung, out)
+        return self.times(d, self.factors, out)
 
-    def times(self, A: Any, M: Any, out: Any) -> Any:
-        """A M for any other matrix M (in, in): a factor of H, or H itself with a difference A."""
-        return into(self.xp.matmul, A, M, out=out)
+    @property
+    def factors(self) -> tuple[Any, ...]:
+        """H as the rung multiplies it."""
+        return self.split or (self.H,)
+
+    def times(self, A: Any, M: tuple[Any, ...], out: Any) -> Any:
+        """A M on the rung of the place, M (in, in) a factor of H that `precision.split` made, or `factors`."""
+        return precision.product(A, M, self.rung, out)
 
     def value(self, w: Any, P: Any) -> float:
         """f(w) from its product."""

@@ -7,7 +7,9 @@ blocks. W and E are held with the inputs along the rows, so that a column of the
     W_B' -= U_N,B'' E_N                for the rest B' of B                                       (2)
     W_+  -= U_B,+' E_B                 for the inputs + beyond B                                  (3)
 
-The sums are the reference's in another order. U is found in float64, once per site, and rounded once.
+The sums are the reference's in another order. U is found in float64, once per site, and rounded once. Rungs below
+float32 pass in float32: W_start - W = E U adds up over all columns what a product loses, and one pass costs no more
+than half a product with the Gram.
 """
 
 from __future__ import annotations
