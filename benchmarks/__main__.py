@@ -233,12 +233,14 @@ def _counts(records: list[dict[str, Any]]) -> str:
 
 
 def _ratios(records: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="seconds, medians of interleaved rounds", title_justify="left")
-    for column in ("layer", "this", "against", "seconds", "seconds", "ratio", "of minima"):
-        table.add_column(column, justify="left" if column in ("layer", "this", "against") else "right")
+    table = Table(
+        box=box.SIMPLE_HEAD, title="ratios to the roofline, medians of interleaved rounds", title_justify="left"
+    )
+    for column in ("layer", "in", "this", "against", "seconds", "seconds", "ratio", "of minima"):
+        table.add_column(column, justify="left" if column in ("layer", "in", "this", "against") else "right")
     for r in (record for record in records if record["benchmark"] == "kernel"):
         numbers = (f"{number:.3f}" for number in (*r["seconds"], r["ratio"], r["ratio_min"]))
-        table.add_row(" x ".join(map(str, r["shape"])), r["what"], r["against"], *numbers)
+        table.add_row(" x ".join(map(str, r["shape"])), r["library"], r["what"], r["against"], *numbers)
     return table
 
 

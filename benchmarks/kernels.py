@@ -1,6 +1,8 @@
 """Fast twins beside what they are made of: seconds a step, interleaved in one run, as ratios of medians and of minima.
 
 A ratio says more than seconds on a machine that does other work: its two sides are timed in turn, round after round.
+The roofline of a step is the time of its own products with the Gram, that of a selection the time of a copy.
+`benchmarks/bench_kernels.py` hands the same acts to pytest-benchmark, one by one.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ from llm_pipeline import gram
 from llm_pipeline.gram import CHUNK_TOKENS
 from solvers import iht, maiht, swaps
 from solvers.array import Place
-from solvers.door import place_of
 from solvers.gpu import iht as fast_iht
 from solvers.gpu import maiht as fast_maiht
 from solvers.gpu import select
@@ -35,6 +36,7 @@ EXCHANGED = ((64, 256), (8, 688))  # (out, in): rows of the 5 M model's layers; 
 STEP = 0.5  # any step below 1/L takes the same time
 
 Act = Callable[[], object]
+Named = tuple[str, Act]
 
 
 def kernels(
@@ -59,21 +61,37 @@ def kernels(
     for n, (out, inputs) in enumerate(shapes):
         progress(n, len(shapes), f"{out} x {inputs}")
         problem = layer(out, inputs, seed)
-        place = place_of("fast", torch.zeros(1, device=device))
-        assert place is not None
-        acts = (
-            *steps(problem, place),
-            *runs(problem, place),
-            *selections(problem, place),
-            *triangles(inputs, seed, device),
-        )
-        for what, against in acts:
-            yield _record(problem, rounds, seed, device, what, against)
-        yield agreement(problem, place, seed, device)
+        for number, place in enumerate(places(device)):
+            for what, against in acts(problem, place, seed, device, first=number == 0):
+                yield _record(problem, rounds, seed, device, what, against, library(place))
+        yield agreement(problem, places(device)[0], seed, device)
     for out, inputs in exchanged:
-        problem = layer(out, inputs, seed)
-        for what, against in exchanges(problem, device):
-            yield _record(problem, rounds, seed, device, what, against)
+        problem, place = layer(out, inputs, seed), places(device)[0]
+        for what, against in exchanges(problem, place):
+            yield _record(problem, rounds, seed, device, what, against, library(place))
+
+
+def places(device: str) -> tuple[Place, ...]:
+    """Where the twins are timed: in torch; on the CPU first in NumPy, whose products are faster there."""
+    place = Place.of(torch.zeros(1, device=device), "float32")
+    return (place.for_many_small, place) if device == "cpu" else (place,)
+
+
+def library(place: Place) -> str:
+    """The name of the place's library."""
+    return str(place.xp.__name__).rpartition(".")[2]
+
+
+def acts(
+    problem: LayerProblem, place: Place, seed: int, device: str, first: bool = True
+) -> Iterator[tuple[Named, Named]]:
+    """Pairs of acts: of a twin with what it is made of, and on the first place of the reference with its twin."""
+    for what, against in (*steps(problem, place), *runs(problem, place)):
+        if first or "reference" not in what[0]:
+            yield what, against
+    if library(place) == "torch":
+        yield from selections(problem, place)
+        yield from triangles(problem.shape[1], seed, device)
 
 
 def layer(out: int, inputs: int, seed: int) -> LayerProblem:
@@ -84,9 +102,6 @@ def layer(out: int, inputs: int, seed: int) -> LayerProblem:
     X = X @ rng.standard_normal((inputs, inputs), dtype=np.float32)
     H = (X.T @ X / len(X)).astype(np.float64)
     return LayerProblem(rng.standard_normal((out, inputs)), Gram((H + H.T) / 2)).normalised()
-
-
-Named = tuple[str, Act]
 
 
 def steps(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Named]]:
@@ -152,6 +167,7 @@ def selections(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Nam
         mask = partial(_waited, select.mask, budget, scores, scratch)
         rows = scores.reshape(-1, budget.most(problem.shape))
         cut = rows.shape[1] - budget.keep + 1
+        yield (f"mask {budget}", mask), ("a copy of the scores", partial(_waited, scratch.copy_, scores))
         yield (f"mask {budget}", mask), ("torch.sort", partial(_waited, torch.sort, rows))
         yield (f"mask {budget}", mask), ("torch.kthvalue", partial(_waited, torch.kthvalue, rows, cut))
         yield (f"mask {budget}", mask), ("torch.topk", partial(_waited, torch.topk, rows, budget.keep))
@@ -168,9 +184,8 @@ def triangles(inputs: int, seed: int, device: str) -> Iterator[tuple[Named, Name
     yield ("triangle of a Gram", partial(_waited, gram.lower, X)), ("its whole", partial(_waited, gram.product, X, X))
 
 
-def exchanges(problem: LayerProblem, device: str) -> Iterator[tuple[Named, Named]]:
-    """All swaps from the largest weights, the reference against its twin; on the CPU the twin runs in NumPy."""
-    place = Place.of(np.zeros(1) if device == "cpu" else torch.zeros(1, device=device), "float32")
+def exchanges(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Named]]:
+    """All swaps from the largest weights, the reference against its twin."""
     inputs = problem.shape[1]
     for budget in (KeepPerRow(inputs // 2), KeepPerRow(inputs - 7 * inputs // 10), KeepNofM(2, 4)):
         W = budget.prox(problem.W0)
@@ -205,7 +220,9 @@ def agreement(problem: LayerProblem, place: Place, seed: int, device: str, iters
     )
 
 
-def _record(problem: LayerProblem, rounds: int, seed: int, device: str, what: Named, against: Named) -> Record:
+def _record(
+    problem: LayerProblem, rounds: int, seed: int, device: str, what: Named, against: Named, library: str
+) -> Record:
     seconds: tuple[list[float], list[float]] = ([], [])
     for _, act in (what, against):
         act()  # the first time allocates
@@ -223,6 +240,7 @@ def _record(problem: LayerProblem, rounds: int, seed: int, device: str, what: Na
         seed=seed,
         rounds=rounds,
         device=device,
+        library=library,
         threads=torch.get_num_threads(),
         seconds=middle,
         seconds_min=least,

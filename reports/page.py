@@ -11,6 +11,7 @@ from reports import (
     allotment,
     certificate_tables,
     figures,
+    kernel_tables,
     layer_figures,
     layer_tables,
     layers,
@@ -130,7 +131,9 @@ def of_records(records: Sequence[Row]) -> list[Section]:
     ]
     sections += [section for rows in layers.settings(records) for section in of_layers(rows)]
     others = sorted({row["benchmark"] for row in records} - {"perplexity", layers.BENCHMARK})
-    sections += [Section(name, [record_tables.facts(records, name)]) for name in others]
+    for name in others:
+        table = kernel_tables.TABLES.get(name)
+        sections.append(Section(name, [table(records) if table else record_tables.facts(records, name)]))
     return [*sections, Section("Provenance", [record_tables.origins(records)])]
 
 

@@ -90,6 +90,14 @@ def into(function: Callable[..., Any], *arguments: Any, out: Any) -> Any:
     return function(*arguments, out=out) if _takes_out(out) else function(*arguments)
 
 
+def row_products(a: Any, b: Any, scratch: Any) -> Any:
+    """<a, b> of every row, (rows,); `scratch` may be overwritten. NumPy forms no products to sum."""
+    xp = array_api_compat.array_namespace(a)
+    if isinstance(a, np.ndarray):
+        return np.vecdot(a, b)
+    return xp.sum(into(xp.multiply, a, b, out=scratch), axis=-1)
+
+
 def keep_only(values: Any, mask: Any) -> Any:
     """`values` where `mask` is true and +0.0 elsewhere, written over `values` where the library can; no -0.0 stays."""
     xp = array_api_compat.array_namespace(values)

@@ -44,7 +44,7 @@ def twin_fista(problem: LayerProblem, penalty: L1, x: Array, n: int = STEPS, pla
     layer, s, seen = Layer(problem, place, fast_fista.BUFFERS), 1 / problem.lipschitz, [0.0]
     there = place.put(x)
     held = fast_fista.Rounded(there, layer.product(there, layer.xp.empty_like(there)))
-    k = fast_fista.State(held.W, held.W, held.P, held.P)
+    k = fast_fista.begun(held)
     for _ in range(n):
         x, x_prev = copies(k.x, k.x_prev)
         t, b = k.t, k.b
@@ -59,7 +59,7 @@ def twin_fista(problem: LayerProblem, penalty: L1, x: Array, n: int = STEPS, pla
         seen += [relative(float(off), float(size.max())), relative(float(lost), float(terms.max()))]
         on_time = k.t == (1 + sqrt(1 + 4 * t * t)) / 2 and k.b == (t - 1) / k.t
         seen.append(0.0 if on_time else np.inf)
-    slack = allowance(1.0, problem.shape[1], place.dtype)
+    slack = allowance(1.0, problem.shape[1], place.precision)
     return Certificate("twin-fista", claim, WHERE, float(np.max(seen)), 0.0, slack)
 
 
@@ -76,7 +76,7 @@ def twin_rounds(problem: LayerProblem, budget: Budget, n: int = 4, place: Place 
     [W_best] = copies(best.W)
     top = fista_pruner.lam_max(problem)
     low, lam, high = fista_pruner.LOWEST * top, how.first * top, top
-    slack = allowance(1.0, problem.W0.size, place.dtype)
+    slack = allowance(1.0, problem.W0.size, place.precision)
     for r in islice(fast_fista.search(layer, budget, 1 / problem.lipschitz, begin, best, how), n):
         V, W = copies(r.V, r.W)
         reach = np.abs(problem.W0) + np.abs(W) + np.abs(V) + np.abs(W_best)
@@ -152,26 +152,27 @@ def _watched(array: Any) -> Watched:
 def _admm_products(problem: LayerProblem, budget: Budget, n: int) -> int:
     layer, to = Layer(problem, HERE, fast_admm.BUFFERS), fast_admm.pull(problem, 1.0, HERE)
     layer.H = H = _watched(layer.H)
-    G, mask, k = _watched(to.G), None, fast_admm.start(layer)
+    G, mask, k = _watched(to.G[0]), None, fast_admm.start(layer)
     for _ in range(n):
-        k, mask = fast_admm.step(layer, to._replace(G=G), budget, budget, mask, k)
+        k, mask = fast_admm.step(layer, to._replace(G=(G,)), budget, budget, mask, k)
     return len(G.products) + len(H.products)
 
 
 def _alps_products(problem: LayerProblem, budget: Budget, n: int) -> int:
     layer, found = Layer(problem, HERE, fast_alps.BUFFERS), fast_alps.eigen(problem, HERE)
     layer.H = H = _watched(layer.H)
-    eigen = fast_alps.Eigen(found.values, _watched(found.vectors), _watched(found.turned))
+    Q, turned = _watched(found.vectors[0]), _watched(found.turned[0])
+    eigen = fast_alps.Eigen(found.values, (Q,), (turned,))
     k = fast_alps.start(layer, budget)
     for _ in range(n):
         _, k = fast_alps.step(layer, budget, 0.1, eigen, k)
-    return len(eigen.vectors.products) + len(eigen.turned.products) + len(H.products)
+    return len(Q.products) + len(turned.products) + len(H.products)
 
 
 def _fista_products(problem: LayerProblem, n: int) -> int:
     layer = Layer(problem, HERE, fast_fista.BUFFERS)
     held = fast_fista.Rounded(layer.W0, layer.xp.zeros_like(layer.W0))
-    k = fast_fista.State(held.W, held.W, held.P, held.P)
+    k = fast_fista.begun(held)
     layer.H = H = _watched(layer.H)
     for _ in range(n):
         k = fast_fista.step(layer, L1(0.0), 1 / problem.lipschitz, k, held)

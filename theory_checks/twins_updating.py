@@ -57,7 +57,7 @@ def twin_admm(
         split = np.array_equal(Z, np.where(kept, Y, 0.0)) and np.array_equal(U, Y - Z)
         worst.append(_in_units(off, problem, RHO, pull, before.U, place) if split else np.inf)
     return Certificate(
-        "twin-admm", claim, WHERE, float(np.max(worst)), 0.0, allowance(1.0, problem.shape[1], place.dtype)
+        "twin-admm", claim, WHERE, float(np.max(worst)), 0.0, allowance(1.0, problem.shape[1], place.precision)
     )
 
 
@@ -86,7 +86,7 @@ def twin_alps(problem: LayerProblem, budget: Budget, n: int = 24, place: Place =
         miss = _in_units(off, problem, r.rho, size, V_before / r.rho, place)
         worst.append(miss if exact and settled == r.settled else np.inf)
     return Certificate(
-        "twin-alps", claim, WHERE, float(np.max(worst)), 0.0, allowance(1.0, problem.shape[1], place.dtype)
+        "twin-alps", claim, WHERE, float(np.max(worst)), 0.0, allowance(1.0, problem.shape[1], place.precision)
     )
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from solvers.array import Place, full_precision, into, keep_only, to_numpy
-from solvers.gpu import factor, select
+from solvers.gpu import factor, precision, select
 from solvers.gpu.layer import Layer
 from solvers.problem import LayerProblem
 from solvers.refusal import Refusal
@@ -32,19 +32,20 @@ class State(NamedTuple):
 
 
 class Pull(NamedTuple):
-    """G and B of (1) in the precision of the place."""
+    """G as the rung of the place multiplies it, and B of (1) in its precision."""
 
-    G: Any
+    G: tuple[Any, ...]
     B: Any
 
 
 def pull(problem: LayerProblem, rho: float, place: Place) -> Pull:
-    """(1), the inverse in float64 and rounded once."""
+    """(1), the inverse in float64 and rounded once, or as often as it has parts."""
     if not 0 < rho < float("inf"):
         raise Refusal(f"rho must be positive and finite; got {rho}. 1 suits a unit-diagonal Gram.")
     G = rho * factor.inverse(problem.gram, rho, place)
     B = problem.W0 if problem.R is None else problem.W0 + problem.R / rho
-    return Pull(place.xp.astype(G, getattr(place.xp, place.dtype)), place.put(B))
+    narrow = place.xp.astype(G, getattr(place.xp, place.dtype))
+    return Pull(precision.split(narrow, precision.RUNGS[place.rung]), place.put(B))
 
 
 def start(layer: Layer) -> State:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from solvers.alps import CHECK, growth
 from solvers.array import Place, full_precision, into, to_numpy
-from solvers.gpu import factor
+from solvers.gpu import factor, precision
 from solvers.gpu.layer import Layer
 from solvers.gpu.refine import conjugate_gradients
 from solvers.problem import LayerProblem
@@ -33,11 +33,11 @@ class State(NamedTuple):
 
 
 class Eigen(NamedTuple):
-    """Eigenvalues l (in,), vectors Q (in, in) of H and Q', contiguous, in the precision of the place."""
+    """Eigenvalues l (in,) of H in the precision of the place, vectors Q (in, in) and Q' as its rung multiplies them."""
 
     values: Any
-    vectors: Any
-    turned: Any
+    vectors: tuple[Any, ...]
+    turned: tuple[Any, ...]
 
 
 class Round(NamedTuple):
@@ -51,11 +51,11 @@ class Round(NamedTuple):
 
 
 def eigen(problem: LayerProblem, place: Place) -> Eigen:
-    """H = Q diag(l) Q', rounded once."""
+    """H = Q diag(l) Q', rounded once, or as often as it has parts."""
     xp, dtype = place.xp, getattr(place.xp, place.dtype)
     values, vectors = factor.eigen(problem.gram, place)
-    Q = xp.astype(vectors, dtype)
-    return Eigen(xp.astype(values, dtype), Q, Q.T)
+    parts = precision.split(xp.astype(vectors, dtype), precision.RUNGS[place.rung])
+    return Eigen(xp.astype(values, dtype), parts, tuple(part.T for part in parts))
 
 
 def start(layer: Layer, sparsity: Budget) -> State:

@@ -68,6 +68,11 @@ class Settings(NamedTuple):
     first: float
 
 
+def begun(at: Rounded) -> State:
+    """FISTA before its first step."""
+    return State(at.W, at.W, at.P, at.P)
+
+
 def step(layer: Layer, penalty: L1, s: float, k: State, held: Rounded) -> State:
     """One step of FISTA (1), (2); `held` keeps its buffers."""
     x, P = layer.lend(2, (*k[:4], *held))
@@ -84,7 +89,7 @@ def step(layer: Layer, penalty: L1, s: float, k: State, held: Rounded) -> State:
 
 def relaxed(layer: Layer, penalty: L1, s: float, begin: Rounded, held: Rounded, iters: int, tol: float) -> State:
     """FISTA from weights with their product, until a step moves less than tol |x|."""
-    k = State(begin.W, begin.W, begin.P, begin.P)
+    k = begun(begin)
     for _ in range(iters):
         k = step(layer, penalty, s, k, held)
         if layer.square(k.x, k.x_prev) <= tol * tol * layer.inner(k.x_prev, k.x_prev):
@@ -96,7 +101,7 @@ def rounded(layer: Layer, budget: Budget, V: Any, P: Any, held: Rounded) -> tupl
     """W with its product, and E_round (3)."""
     W, image = layer.lend(2, (V, P, *held))
     W = layer.prox(budget, layer.combined([(1.0, V)], W), 1.0)
-    image = layer.times(into(layer.xp.subtract, W, V, out=layer.scratch[0]), layer.H, image)
+    image = layer.times(into(layer.xp.subtract, W, V, out=layer.scratch[0]), layer.factors, image)
     rounding = layer.inner(image, into(layer.xp.subtract, W, V, out=layer.scratch[0]))
     image += P  # (3)
     return Rounded(W, image), sqrt(max(0.0, rounding))

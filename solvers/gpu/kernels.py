@@ -83,6 +83,17 @@ def _combined(u0, u1, u2, c0, c1, c2, at, inside, TERMS: tl.constexpr):
 
 
 @jit
+def _stored(out, at, U, kept, inside, MARK: tl.constexpr):
+    """Writes the mask, or what stays of U; returns where the result is not zero."""
+    if MARK:
+        tl.store(out + at, kept, mask=inside)
+    else:
+        kept = kept & (U != 0)
+        tl.store(out + at, tl.where(kept, U, 0.0), mask=inside)
+    return kept
+
+
+@jit
 def _rows(
     out,
     counts,
@@ -108,15 +119,9 @@ def _rows(
     U = _combined(u0, u1, u2, c0, c1, c2, at, inside, TERMS)
     if PENALTY:
         kept = inside & (tl.abs(U) > tl.full((), reach, U.dtype))
-    elif MARK:
-        kept = _chosen(_ordered(U, BITS), inside, keep, BITS)
     else:
-        kept = _chosen(_ordered(tl.abs(U), BITS), inside, keep, BITS)
-    if MARK:
-        tl.store(out + at, kept, mask=inside)
-    else:
-        kept = kept & (U != 0)
-        tl.store(out + at, tl.where(kept, U, 0.0), mask=inside)
+        kept = _chosen(_ordered(U, BITS) if MARK else _ordered(tl.abs(U), BITS), inside, keep, BITS)
+    kept = _stored(out, at, U, kept, inside, MARK)
     tl.store(counts + row, tl.sum(kept.to(tl.int32), axis=0))
 
 
@@ -145,12 +150,8 @@ def _windows(
     inside = (window < windows) & (column < width)
     at = window * width + column
     U = _combined(u0, u1, u2, c0, c1, c2, at, inside, TERMS)
-    if MARK:
-        kept = _chosen_windows(_ordered(U, BITS), inside, keep, WIDTH)
-        tl.store(out + at, kept, mask=inside)
-    else:
-        kept = _chosen_windows(_ordered(tl.abs(U), BITS), inside, keep, WIDTH) & (U != 0)
-        tl.store(out + at, tl.where(kept, U, 0.0), mask=inside)
+    b = _ordered(U, BITS) if MARK else _ordered(tl.abs(U), BITS)
+    kept = _stored(out, at, U, _chosen_windows(b, inside, keep, WIDTH), inside, MARK)
     tl.store(counts + tile, tl.sum(tl.sum(kept.to(tl.int32), axis=1), axis=0))
 
 

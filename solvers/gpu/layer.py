@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from solvers.array import Place, into
-from solvers.gpu import precision, select
+from solvers.array import Place, into, row_products
+from solvers.gpu import precision, rows, select
 from solvers.problem import LayerProblem
 from solvers.refusal import Refusal
-from solvers.sparsity import L0, Sparsity
+from solvers.sparsity import L0, KeepPerLayer, Sparsity
 
 
 class Layer:
@@ -54,60 +54,86 @@ class Layer:
             V, counts = self.kernels.candidate(sparsity, terms, s, out)
             self.counts[id(V)] = counts
             return V, sparsity.lam * self.nonzeros(V) if isinstance(sparsity, L0) else 0.0
-        V = self.prox(sparsity, self.combined(terms, out), s)
+        V = self._selected(sparsity, terms, s, out)
         return V, select.penalty(sparsity, V)
 
     def nonzeros(self, V: Any) -> int:
         """|V|_0, counted when V was written where a kernel wrote it."""
         counts = self.counts.get(id(V))
-        return int(self.xp.count_nonzero(V)) if counts is None else int(self.kernels.total(counts))
+        if counts is None:
+            return int(rows.each(lambda V: (V, int(self.xp.count_nonzero(V))), V)[1])
+        return int(self.kernels.total(counts))
 
     def prox(self, sparsity: Sparsity, Z: Any, s: float) -> Any:
         """prox_{sg}(Z), written over Z."""
-        return select.prox(sparsity, Z, s, self.scratch)
+        return self._selected(sparsity, [], s, Z)
 
     def combined(self, terms: Iterable[tuple[float, Any]], out: Any) -> Any:
         """The sum of coefficients times arrays."""
-        (c, first), *others = terms
-        total = into(self.xp.multiply, first, c, out=out)
-        for c, array in others:
-            total += into(self.xp.multiply, array, c, out=self.scratch[0])
-        return total
+        coefficients, arrays = zip(*terms, strict=True)
+        return rows.each(lambda *a: (self._sum(coefficients, *a),), out, self.scratch[0], *arrays)[0]
+
+    def _selected(self, sparsity: Sparsity, terms: list[tuple[float, Any]], s: float, out: Any) -> Any:
+        """prox_{sg} of the sum of terms, or where there are none of `out`, written over `out`."""
+        if isinstance(sparsity, KeepPerLayer):  # which no block of rows can decide
+            return select.prox(sparsity, self.combined(terms, out) if terms else out, s, self.scratch)
+        coefficients = [c for c, _ in terms]
+
+        def act(Z: Any, a: Any, b: Any, *arrays: Any) -> tuple[Any]:
+            return (select.prox(sparsity, self._sum(coefficients, Z, a, *arrays), s, (a, b)),)
+
+        return rows.each(act, out, *self.scratch, *(array for _, array in terms))[0]
+
+    def _sum(self, coefficients: Iterable[float], out: Any, scratch: Any, *arrays: Any) -> Any:
+        for n, (c, array) in enumerate(zip(coefficients, arrays, strict=True)):
+            term = into(self.xp.multiply, array, c, out=scratch if n else out)
+            if n == 0:
+                out = term
+            else:
+                out += term
+        return out
 
     def product(self, w: Any, out: Any) -> Any:
-        """P_w, the only place that multiplies by H: on the rung of the place."""
-        d = into(self.xp.subtract, w, self.W0, out=self.scratch[0])
-        return precision.product(d, self.split or (self.H,), self.rung, out)
+        """P_w: on the rung of the place."""
+        (d,) = rows.each(lambda d, w, W0: (into(self.xp.subtract, w, W0, out=d),), self.scratch[0], w, self.W0)
+        return self.times(d, self.factors, out)
 
-    def times(self, A: Any, M: Any, out: Any) -> Any:
-        """A M for any other matrix M (in, in): a factor of H, or H itself with a difference A."""
-        return into(self.xp.matmul, A, M, out=out)
+    @property
+    def factors(self) -> tuple[Any, ...]:
+        """H as the rung multiplies it."""
+        return self.split or (self.H,)
+
+    def times(self, A: Any, M: tuple[Any, ...], out: Any) -> Any:
+        """A M on the rung of the place, M (in, in) a factor of H that `precision.split` made, or `factors`."""
+        return precision.product(A, M, self.rung, out)
 
     def value(self, w: Any, P: Any) -> float:
         """f(w) from its product."""
-        d = into(self.xp.subtract, w, self.W0, out=self.scratch[0])
-        return self.inner(P, d) / 2 + self._drift(d) + self.e0  # (2)
+        return float(rows.each(self._value, P, w, self.W0, self.R, *self.scratch)[1]) + self.e0
 
     def change(self, z: Any, Pz: Any, v: Any, Pv: Any) -> float:
         """f(z) - f(v) from both products, accurate however near z is to v."""
-        d, P = into(self.xp.subtract, z, v, out=self.scratch[0]), into(self.xp.add, Pz, Pv, out=self.scratch[1])
-        return self.inner(P, d) / 2 + self._drift(d)  # (3)
+        return float(rows.each(self._change, Pz, z, v, Pv, self.R, *self.scratch)[1])
 
     def compared(self, z: Any, Pz: Any, v: Any, Pv: Any, s: float) -> tuple[float, float, Any]:
         """f(v), f(z) - f(v), and u(z) written over P_z."""
         if self.kernels:
             value, gain = self.kernels.compared(z, Pz, v, Pv, self.W0, self.R, s)  # (2), (3)
             return value + self.e0, gain, Pz
-        change = 0.0 if z is v else self.change(z, Pz, v, Pv)
-        return self.value(v, Pv), change, self.forward(z, Pz, s)
+
+        same = z is v
+
+        def act(Pz: Any, z: Any, v: Any, Pv: Any, W0: Any, R: Any, a: Any, b: Any) -> tuple[Any, float, float]:
+            change = 0.0 if same else self._change(Pz, z, v, Pv, R, a, b)[1]
+            value = self._value(Pv, v, W0, R, a, b)[1]
+            return self._forward(Pz, z, R, s), value, change
+
+        u, value, change = rows.each(act, Pz, z, v, Pv, self.W0, self.R, *self.scratch)
+        return value + self.e0, change, u
 
     def forward(self, w: Any, P: Any, s: float) -> Any:
         """u(w), written over its product."""
-        if self.R is not None:
-            P += self.R  # (1)
-        P *= -s
-        P += w
-        return P
+        return rows.each(lambda P, w, R: (self._forward(P, w, R, s),), P, w, self.R)[0]
 
     def resumed(self, s: float, points: Iterable[Any]) -> list[tuple[Any, Any]]:
         """Points of another precision in this one, each with its forward step; one that comes twice is taken once."""
@@ -120,16 +146,36 @@ class Layer:
 
     def square(self, w: Any, v: Any) -> float:
         """|w - v|^2."""
-        d = into(self.xp.subtract, w, v, out=self.scratch[0])
-        return self.inner(d, d)
+
+        def act(d: Any, b: Any, w: Any, v: Any) -> tuple[Any, float]:
+            d = into(self.xp.subtract, w, v, out=d)
+            return d, self._inner(d, d, b)
+
+        return float(rows.each(act, *self.scratch, w, v)[1])
 
     def inner(self, a: Any, b: Any) -> float:
         """<a, b>."""
-        rows = self.xp.sum(into(self.xp.multiply, a, b, out=self.scratch[1]), axis=-1)
-        return float(self.xp.sum(rows, dtype=self.xp.float64))
+        return float(rows.each(lambda out, a, b: (out, self._inner(a, b, out)), self.scratch[1], a, b)[1])
 
-    def _drift(self, d: Any) -> float:
-        return 0.0 if self.R is None else self.inner(self.R, d)
+    # Of rows: each takes what it writes first and returns it first, as `rows.each` asks.
+
+    def _inner(self, a: Any, b: Any, scratch: Any) -> float:
+        return float(self.xp.sum(row_products(a, b, scratch), dtype=self.xp.float64))
+
+    def _value(self, P: Any, w: Any, W0: Any, R: Any, a: Any, b: Any) -> tuple[Any, float]:
+        d = into(self.xp.subtract, w, W0, out=a)
+        return P, self._inner(P, d, b) / 2 + (0.0 if R is None else self._inner(R, d, b))  # (2)
+
+    def _change(self, Pz: Any, z: Any, v: Any, Pv: Any, R: Any, a: Any, b: Any) -> tuple[Any, float]:
+        d, P = into(self.xp.subtract, z, v, out=a), into(self.xp.add, Pz, Pv, out=b)
+        return Pz, self._inner(P, d, P) / 2 + (0.0 if R is None else self._inner(R, d, b))  # (3)
+
+    def _forward(self, P: Any, w: Any, R: Any, s: float) -> Any:
+        if R is not None:
+            P += R  # (1)
+        P *= -s
+        P += w
+        return P
 
 
 def require_representable(problem: LayerProblem, place: Place) -> None:

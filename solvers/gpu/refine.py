@@ -9,6 +9,8 @@ Letters as in `solvers.refine` and `solvers.linalg`; S the mask; d the correctio
     or below sqrt(eps) of what it began with; then (2), and (1) anew                exact         (4)
 
 What rounding does to d is small beside d, not beside W: a few corrections reach a residual that float32 alone cannot.
+On every rung below float32 the products are float32's all the same: with factors that lose e, a correction turns away
+from the residual where e cond(H_SS) > 1, and the residual asked for is not reached.
 """
 
 from __future__ import annotations

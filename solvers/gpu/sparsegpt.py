@@ -7,7 +7,9 @@ blocks. W and E are held with the inputs along the rows, so that a column of the
     W_B' -= U_N,B'' E_N                for the rest B' of B                                       (2)
     W_+  -= U_B,+' E_B                 for the inputs + beyond B                                  (3)
 
-The sums are the reference's in another order. U is found in float64, once per site, and rounded once.
+The sums are the reference's in another order. U is found in float64, once per site, and rounded once. Rungs below
+float32 pass in float32: W_start - W = E U adds up over all columns what a product loses, and one pass costs no more
+than half a product with the Gram.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 import array_api_compat
 import numpy as np
 
-from solvers.array import Place, full_precision, hosted, keep_only, to_numpy
+from solvers.array import Place, full_precision, keep_only, to_numpy
 from solvers.gpu import factor, select
 from solvers.gpu.layer import require_representable
 from solvers.problem import LayerProblem
@@ -107,8 +109,7 @@ def sparsegpt(
         raise Refusal(f"blocksize is at least 1; got {blocksize}. The release decides 128 columns at a time.")
     sparsity.windows(problem.W0)  # refuses a width that it does not divide
     require_representable(problem, place)
-    if hosted(place.put(np.zeros(1))):
-        place = Place.of(np.zeros(1), place.dtype)  # a call of NumPy costs a fifth of one of torch, and most are short
+    place = place.for_many_small  # a call of NumPy costs a fifth of one of torch, and most are short
     with full_precision(place.xp):
         W = prune(start(problem, damping, place), sparsity, blocksize).W
     return Solution(to_numpy(W, "weight").T.copy())
