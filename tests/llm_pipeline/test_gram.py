@@ -12,7 +12,7 @@ from llm_pipeline import gram as gram_module
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.gram import CHUNK_TOKENS, MeanDrift, MeanGram, MeanSquares, watching
-from solvers.linalg import SUMMED
+from solvers.linalg import SUMMED, require_positive_semidefinite
 from solvers.problem import Gram, LayerProblem
 from solvers.refusal import Refusal
 from theory_checks.certificate import allowance
@@ -25,6 +25,14 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 def test_the_solvers_allow_a_gram_what_the_sums_of_a_chunk_round() -> None:
     assert CHUNK_TOKENS <= SUMMED
+
+
+@pytest.mark.parametrize("width", [2, 3, 8])
+def test_the_gram_of_one_input_many_times_over_is_accepted_however_its_sums_are_rounded(width: int) -> None:
+    gram = MeanGram(width)
+    tokens = np.outer(RNG.integers(1, 2**8, 2 * CHUNK_TOKENS + 5), RNG.integers(1, 2**11, width))
+    gram.add(torch.as_tensor(tokens, dtype=torch.float32))
+    require_positive_semidefinite(gram.value())
 
 
 def exact_gram(x: np.ndarray) -> np.ndarray:
