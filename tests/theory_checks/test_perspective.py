@@ -186,7 +186,8 @@ def test_a_singular_gram_has_no_bound_and_says_so():
 
 
 def test_a_diagonal_that_rounding_eats_proves_nothing(monkeypatch):
-    assert not (proved(1e-320 * np.eye(3), np.ones(3)) > 0).any()
+    smallest = np.nextafter(0.0, 1.0)
+    assert not (proved(smallest * np.eye(3), np.ones(3)) > 0).any()
     monkeypatch.setattr(perspective, "proved", lambda H, d: 0 * d)
     gap = optimality_gap(CASE.judge, CASE.judge.W0, bound_of(CASE.judge, np.full((3, 1), 4)))
     assert gap.applies == "H - D is lost in rounding: no diagonal is proved"
