@@ -24,10 +24,13 @@ from solvers.door import REFINE_MU, Run
 from solvers.methods import Method
 from solvers.problem import LayerProblem
 from solvers.refine import refine
+from solvers.refusal import Refusal
 from solvers.sparsity import Array, Sparsity
 from solvers.swaps import most_of
 from solvers.swaps import swaps as swapped_on
 from theory_checks import Certificate, certify
+from theory_checks.optimality_gap import optimality_gap
+from theory_checks.perspective import Bound
 
 SEARCH_MU = 0.1  # Wen, Zuo, Pan 2025; the default of solvers.run
 
@@ -61,12 +64,15 @@ def staged(method: Method, problem: LayerProblem, sparsity: Sparsity, swaps: int
     return Staged(run, weights, dict(zip(weights, np.diff(clock).tolist(), strict=True)))
 
 
-def facts(method: Method, done: Staged, problem: LayerProblem, held: LayerProblem) -> dict[str, Any]:
+def facts(
+    method: Method, done: Staged, problem: LayerProblem, held: LayerProblem, bound: Bound | Refusal | None = None
+) -> dict[str, Any]:
     """What a record says of a solved layer.
 
     Parameters
     ----------
     problem, held : the layer on the Gram of calibration and of held-out text, without a ridge
+    bound : on the objective of every weight of the pattern, from `perspective`; its certificate counts with the others
 
     Returns
     -------
@@ -78,9 +84,10 @@ def facts(method: Method, done: Staged, problem: LayerProblem, held: LayerProble
     """
     run, begun = done.run, time.perf_counter()
     certificates = certify(method, run, "exact") + judge_saved(method, run.refit, run.sparsity, run.weight)
+    certificates += [] if bound is None else [optimality_gap(run.refit, run.swapped, bound)]
     seconds = {**done.seconds, "certify": time.perf_counter() - begun}
-    bound = _named(certificates, "lower-bound")
-    objective, low = run.refit.value(run.swapped), None if bound.applies else bound.measured
+    separable = _named(certificates, "lower-bound")
+    objective, low = run.refit.value(run.swapped), None if separable.applies else separable.measured
     return {
         "errors": {
             stage: {"calibration": _number(problem.relative_error(W)), "held_out": _number(held.relative_error(W))}

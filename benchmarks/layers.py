@@ -2,7 +2,8 @@
 
 One walk through the dense model carries two texts side by side. Of every block it takes the Grams of both, calibration
 for the methods and held-out text for the judgement; no block is replaced by a pruned one, so every method gets the very
-same layers. The Grams of a block are forgotten before those of the next are taken.
+same layers. The Grams of a block are forgotten before those of the next are taken. A pattern that fixes the count of
+every row is bounded from below once for all methods.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -28,10 +30,14 @@ from llm_pipeline.layer import dense_weight
 from solvers.door import REFINE_MU
 from solvers.problem import LayerProblem
 from solvers.refusal import Refusal
+from solvers.sparsity import KeepNofM, KeepPerRow, Target
 from solvers.swaps import most_of
+from theory_checks.optimality_gap import bound_of, counts
+from theory_checks.perspective import Bound
 
+ASCENTS = 2  # of the diagonal of the perspective bound
 Say = Callable[[int, int, str], None]
-LAYER, REFUSED, RUN = "layers", "layers-refused", "layers-run"
+LAYER, REFUSED, BOUND, RUN = "layers", "layers-refused", "layers-bound", "layers-run"
 
 
 @dataclass
@@ -78,8 +84,9 @@ def compare(
     Yields
     ------
     dict
-        A ``layers-refused`` record for each method that cannot meet a pattern; a ``layers`` record for each layer,
-        pattern and method in turn, or ``layers-refused`` where the method refused that layer; at the end
+        A ``layers-refused`` record for each method that cannot meet a pattern; for each layer a ``layers-bound`` record
+        for each pattern, then a ``layers`` record for each pattern and method in turn, or ``layers-refused`` where the
+        method refused that layer; at the end
         ``layers-run`` with the seconds by stage and the peak memory of the process.
     """
     begun = time.perf_counter()
@@ -129,6 +136,10 @@ def _block(bench: Bench, i: int, hidden: list[torch.Tensor]) -> Generator[Record
 def _layer(bench: Bench, where: dict[str, Any], problem: LayerProblem, held: LayerProblem) -> Iterator[Record]:
     for mu in (SEARCH_MU, REFINE_MU):
         _ = problem.normalised(mu).lipschitz  # kept by the Gram: no method pays for what all of them share
+    bounds: dict[str, Bound | Refusal] = {}
+    for target in {str(a.target): a.target for a in bench.choice.attempts if not a.refused}.values():
+        bench.say(f"block {where['block']}, {where['site']}: bound {target}")
+        yield from _bound(bench, where, target, problem.normalised(REFINE_MU), bounds)
     for attempt in bench.choice.attempts:
         if attempt.refused:
             continue
@@ -139,10 +150,26 @@ def _layer(bench: Bench, where: dict[str, Any], problem: LayerProblem, held: Lay
         except Refusal as refusal:
             yield _refused(bench.about, attempt, where["layer"], str(refusal))
         else:
-            told = facts(attempt.method, done, problem, held)
+            told = facts(attempt.method, done, problem, held, bounds.get(str(attempt.target)))
             bench.seconds.update(told["seconds"])
             yield make_record(LAYER, **bench.about, **where, **_named(attempt), **told)
         bench.tried += 1
+
+
+def _bound(
+    bench: Bench, where: dict[str, Any], target: Target, refit: LayerProblem, bounds: dict[str, Bound | Refusal]
+) -> Iterator[Record]:
+    """What no weight of the pattern can fall below, into `bounds`; nothing where rows share a budget."""
+    budget, begun = target.on(refit.shape), time.perf_counter()
+    if not isinstance(budget, KeepPerRow | KeepNofM):
+        return
+    bounds[str(target)] = found = bound_of(refit, counts(budget, refit.W0), ascents=ASCENTS)
+    spent = time.perf_counter() - begun
+    bench.seconds["bound"] += spent
+    total = float(found.proved.sum()) if isinstance(found, Bound) else -inf
+    why = str(found) if isinstance(found, Refusal) else ""
+    told = {"bound": total if isfinite(total) else None, "why": why, "seconds": {"bound": spent}}
+    yield make_record(BOUND, **bench.about, **where, sparsity=str(target), mu=SEARCH_MU, refine_mu=REFINE_MU, **told)
 
 
 def _named(attempt: Attempt) -> dict[str, Any]:

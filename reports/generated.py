@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks import records
 from reports.layer_tables import overview
+from reports.layer_targets import missed
 from reports.layers import settings
 from reports.protocols import by_protocol, perplexity_records
 from reports.record_tables import comparisons, perplexity_grid
@@ -58,9 +59,10 @@ def theory_part(root: Path) -> str:
 
 
 def layers_part(root: Path) -> str:
-    """Layer errors by method and stage from the committed records, a table per model and calibration."""
+    """Layer errors from the committed records and where the target is missed, for each model and calibration."""
     groups = settings(_reference(root))
-    return "\n\n".join(markdown(overview(group)) for group in groups) or "No reference record of layers exists yet."
+    told = [markdown(table) for group in groups for table in (overview(group), *missed(group))]
+    return "\n\n".join(told) or "No reference record of layers exists yet."
 
 
 def _shortened(output: str) -> str:

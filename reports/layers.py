@@ -7,13 +7,16 @@ from benchmarks.layer_summary import TEXTS, error, place
 from reports.load import Row
 from reports.theory import newest
 
-BENCHMARK, RUN = "layers", "layers-run"
+BENCHMARK, BOUND, RUN = "layers", "layers-bound", "layers-run"
 JUDGED, AGAINST = "maiht", "admm"
 STAGE = "refined"  # the baseline is judged here, so that supports are compared and not the weights on them
 SETTING = (
     *("model", "calibration", "calibration_sha256", "held_out", "held_out_sha256", "tokenizer_sha256"),
     *("swaps", "mu", "refine_mu"),
 )
+
+
+LAYER = (*(key for key in SETTING if key not in ("swaps", "mu")), "layer", "sparsity")
 
 
 class Roles(NamedTuple):
@@ -37,11 +40,26 @@ class Pair(NamedTuple):
 
 
 def settings(records: Sequence[Row]) -> list[list[Row]]:
-    """Layers by what was measured on which texts; of a layer measured twice the newest record."""
+    """Layers by what was measured on which texts; of a layer measured twice the newest record.
+
+    Where the pattern was bounded on the same layer, `above` is the objective over that lower bound.
+    """
     groups: dict[tuple[object, ...], list[Row]] = {}
+    bounds = {_layer(row): row["bound"] for row in newest(records, BOUND, *LAYER)}
     for row in newest(records, BENCHMARK, *SETTING, "layer", "sparsity", "method"):
-        groups.setdefault(tuple(row[key] for key in SETTING), []).append(row)
+        low = bounds.get(_layer(row))
+        told = {"above": row["objective"] / low} if low else {}
+        groups.setdefault(tuple(row[key] for key in SETTING), []).append({**row, **told})
     return list(groups.values())
+
+
+def _layer(row: Row) -> tuple[object, ...]:
+    return tuple(row[key] for key in LAYER)
+
+
+def above(rows: Sequence[Row]) -> list[float]:
+    """Objectives over lower bounds, of the layers that have one."""
+    return [row["above"] for row in rows if row.get("above") is not None]
 
 
 def methods(rows: Sequence[Row]) -> list[str]:

@@ -14,6 +14,7 @@ from reports import (
     kernel_tables,
     layer_figures,
     layer_tables,
+    layer_targets,
     layers,
     record_tables,
     tables,
@@ -130,7 +131,7 @@ def of_records(records: Sequence[Row]) -> list[Section]:
         for group in by_protocol(perplexity_records(records))
     ]
     sections += [section for rows in layers.settings(records) for section in of_layers(rows)]
-    others = sorted({row["benchmark"] for row in records} - {"perplexity", layers.BENCHMARK})
+    others = sorted({row["benchmark"] for row in records} - {"perplexity", layers.BENCHMARK, layers.BOUND})
     for name in others:
         table = kernel_tables.TABLES.get(name)
         sections.append(Section(name, [table(records) if table else record_tables.facts(records, name)]))
@@ -140,7 +141,8 @@ def of_records(records: Sequence[Row]) -> list[Section]:
 def of_layers(rows: Sequence[Row]) -> list[Section]:
     """Layer errors of one setting: a table of all patterns, then the figures and exceptions of each."""
     model, verdicts = rows[0]["model"], [layer_tables.verdicts(rows)]
-    sections = [Section(f"Layer errors, {model}", [layer_tables.errors(rows)], folded=verdicts)]
+    told = [layer_tables.errors(rows), *layer_targets.missed(rows)]
+    sections = [Section(f"Layer errors, {model}", told, folded=verdicts)]
     for sparsity in layers.sparsities(rows):
         chosen = [row for row in rows if row["sparsity"] == sparsity]
         compared_with = layers.roles(chosen).baseline

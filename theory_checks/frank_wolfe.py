@@ -31,7 +31,7 @@ def value_rate(problem: LayerProblem, k: int, M: Array, n: int = 60) -> Certific
 
     Assumptions: f is the layer's quadratic, with drift or without. Why: g(M_n+1) <= g(M_n) - h gap_n + h^2 L D^2 / 2
     with h = 2 / (n + 2), and gap_n >= g(M_n) - g*. Where: Jaggi 2013, Thm 1. Upper bound: at most 3/4 of it at n = 1,
-    3/8 of it on `slide`.
+    3/8 of it on `slide`; tight without curvature (`tilted`), where the first step must reach the minimum.
     """
     name, claim = "frank-wolfe-rate", "g(M_n) - g* <= 2 L D^2 / (n + 2) for every n >= 1"
     best, reason = relaxed(problem, k)
@@ -150,7 +150,7 @@ def _diameters(case: Case) -> Iterator[Certificate]:
 
 
 CHECKS: dict[str, Check] = {
-    "frank-wolfe-rate": _on_masks(value_rate, slide, distant),
+    "frank-wolfe-rate": _on_masks(value_rate, slide, distant, tilted),
     "frank-wolfe-gap": _on_masks(duality_gap, tilted),
     "mask-lower-bound": _on_masks(lower_bound, copies),
     "mask-diameter": _diameters,

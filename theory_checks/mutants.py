@@ -19,6 +19,7 @@ from solvers.sparsity import L0, L1, Budget, KeepNofM
 from theory_checks import (
     mutants_convex,
     mutants_penalty,
+    mutants_perspective,
     mutants_rates,
     mutants_risk,
     mutants_rungs,
@@ -242,6 +243,7 @@ def _round_trip(method: Any, layer: LayerProblem, budget: Any, **options: Any) -
 MUTANTS = (
     *LAYERWISE,
     *mutants_structure.MUTANTS,
+    *mutants_perspective.MUTANTS,
     *mutants_penalty.MUTANTS,
     *mutants_solvers.MUTANTS,
     *mutants_twins.MUTANTS,

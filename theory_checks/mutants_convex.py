@@ -77,7 +77,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "yang-yu-rate",
     ),
     _mutant("frank-wolfe: step 1/(n + 2)", frank_wolfe, "length", lambda n: 1 / (n + 2), "frank-wolfe-rate"),
-    _mutant("frank-wolfe: the vertex forgets signs", frank_wolfe, "vertex", _steepest, "frank-wolfe-rate"),
+    _mutant(
+        "frank-wolfe: the vertex forgets signs", frank_wolfe, "vertex", _steepest, "frank-wolfe-rate", "frank-wolfe-gap"
+    ),
     _mutant(
         "frank-wolfe: half the gap",
         frank_wolfe,

@@ -131,6 +131,42 @@ def test_a_record_judges_its_last_stage(measured: Measured) -> None:
     assert set(row["seconds"]) == {"found", "refined", "certify"}
 
 
+def test_every_pattern_of_a_layer_is_bounded_once_and_no_method_is_below(found: list[records.Record]) -> None:
+    bounds = {(r["layer"], r["sparsity"]): r["bound"] for r in kind(found, "layers-bound")}
+    rows = kind(found, "layers")
+    assert len(kind(found, "layers-bound")) == len(bounds) == 2 * READERS * len(SPARSITIES)
+    assert bounds.keys() == {(r["layer"], r["sparsity"]) for r in rows}
+    assert all(r["objective"] > bounds[r["layer"], r["sparsity"]] > r["lower_bound"] > 0 for r in rows)
+    assert found.index(kind(found, "layers-bound")[0]) < found.index(rows[0])
+
+
+def test_a_bound_that_is_too_high_fails_on_every_method_and_a_shared_budget_has_none(
+    measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = layers.bound_of
+
+    def boastful(*arguments: Any, **options: Any) -> Any:
+        bound = honest(*arguments, **options)
+        return bound._replace(value=100 * bound.value)
+
+    monkeypatch.setattr(layers, "bound_of", boastful)
+    asked = {"methods": ("wanda", "magnitude"), "sparsities": ("50%", "50%/layer"), "blocks": "0", "layers": "q_proj"}
+    planted = list(measured(**asked))
+    assert [r["sparsity"] for r in kind(planted, "layers-bound")] == ["50%"]
+    told = {(r["sparsity"], r["method"]): [f.split(":")[0] for f in r["failures"]] for r in kind(planted, "layers")}
+    assert {key: names for key, names in told.items() if names} == {
+        ("50%", method): ["optimality-gap"] for method in ("wanda", "magnitude")
+    }
+
+
+def test_a_layer_whose_gram_is_lost_has_no_bound_and_says_why(
+    measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "bound_of", lambda *arguments, **options: Refusal("H is singular"))
+    [bound] = kind(list(measured(blocks="0", layers="q_proj")), "layers-bound")
+    assert (bound["bound"], bound["why"]) == (None, "H is singular")
+
+
 def test_a_one_shot_method_has_no_residual_and_swaps_are_counted(found: list[records.Record]) -> None:
     rows = kind(found, "layers")
     assert {r["method"] for r in rows if r["residual"] is None} == {"magnitude", "sparsegpt"}
@@ -201,4 +237,4 @@ def test_interrupted_records_are_kept(tiny_layers: Path, tmp_path: Path, monkeyp
     options = {"model": f"{tiny_layers}/tiny", **texts, "methods": ("wanda",), "sparsities": ("50%",)}
     with pytest.raises(KeyboardInterrupt):
         _measure("layers", tmp_path, **options)
-    assert len(records.read([tmp_path / "records.jsonl"])) == 2
+    assert len(kind(records.read([tmp_path / "records.jsonl"]), "layers")) == 2
