@@ -31,8 +31,8 @@ class Layer:
     Attributes
     ----------
     name : tensor name in the checkpoint
-    problem : the layer in its own coordinates, float64
-    run : what the solver did
+    source, inputs : where the dense weight is read, and what the layer sees
+    run : what the solver did; its last weights are those that are saved
     saved : (out, in) the weights in the stored dtype, as they go to the file
     seconds : of the solver
     """
@@ -40,10 +40,16 @@ class Layer:
     name: str
     block: int
     site: str
-    problem: LayerProblem
+    source: Checkpoint
+    inputs: Inputs
     run: Run
     saved: torch.Tensor
     seconds: float
+
+    @property
+    def problem(self) -> LayerProblem:
+        """The layer in its own coordinates, float64; made anew, so that it takes memory only while it is used."""
+        return self.inputs.problem(dense_weight(self.source, self.name))
 
 
 def dense_weight(checkpoint: Checkpoint, name: str) -> np.ndarray:
@@ -62,14 +68,21 @@ def prune_layer(
     place = place_of(plan.solver, torch.zeros(1, device=plan.device), plan.precision)
     run = solvers.run(method, problem, budget, place=place, **after, **plan.method.options)
     seconds = time.perf_counter() - start
+    del problem
     saved = torch.from_numpy(run.weight).to(walk.checkpoint.dtype(name))
-    return Layer(name, i, site.name, problem, run, saved, seconds)
+    run = run._replace(weight=array_of(saved))
+    return Layer(name, i, site.name, walk.checkpoint, inputs, run, saved, seconds)
+
+
+def array_of(saved: torch.Tensor) -> np.ndarray:
+    """The same numbers in a dtype that NumPy knows, without a copy where it knows the tensor's."""
+    return saved.numpy() if saved.dtype in (torch.float32, torch.float64) else saved.to(torch.float32).numpy()
 
 
 def judge(method: Method, layer: Layer, refine: str) -> list[Certificate]:
     """Every claim about how the layer was solved, and about the weights as they are saved."""
-    saved = layer.saved.to(torch.float64).numpy()
-    return certify(method, layer.run, refine) + judge_saved(method, layer.run.refit, layer.run.sparsity, saved)
+    run = layer.run
+    return certify(method, run, refine) + judge_saved(method, run.refit, run.sparsity, run.weight)
 
 
 def judge_saved(method: Method, problem: LayerProblem, sparsity: Sparsity, saved: np.ndarray) -> list[Certificate]:
@@ -87,23 +100,22 @@ def describe(layer: Layer, refine: str) -> dict[str, Any]:
     The gains of refinement and swaps are decreases of f with the ridge `refine_mu`; `stages` are relative errors
     without a ridge, before the cast.
     """
-    saved = layer.saved.to(torch.float64).numpy()
-    run, found = layer.run, layer.run.found
+    run, found, saved, problem = layer.run, layer.run.found, layer.run.weight, layer.problem
     return {
         "layer": layer.name,
         "block": layer.block,
         "site": layer.site,
-        "shape": list(layer.problem.shape),
+        "shape": list(problem.shape),
         "kept": int(np.count_nonzero(saved)),
         "sparsity": float(np.mean(saved == 0)),
-        "objective": layer.problem.value(saved),
-        "relative_error": layer.problem.relative_error(saved),
+        "objective": problem.value(saved),
+        "relative_error": problem.relative_error(saved),
         "seconds": layer.seconds,
         "stop": found.stop.value,
         "sha256": digest(layer.saved),
         "refine": {"name": refine, "gain": -run.refit.change(found.weight, run.refined)} if refine != "none" else None,
         "swaps": _swaps(run),
-        "stages": _stages(layer) if refine != "none" else None,
+        "stages": _stages(problem, run) if refine != "none" else None,
         "trace": _trace(found.trace),
     }
 
@@ -115,12 +127,11 @@ def _swaps(run: Run) -> dict[str, Any] | None:
     return {"count": count, "gain": gain, "rows_ended": int(run.ended.sum())}
 
 
-def _stages(layer: Layer) -> dict[str, float]:
-    run = layer.run
+def _stages(problem: LayerProblem, run: Run) -> dict[str, float]:
     after = {"found": run.found.weight, "refined": run.refined, "swapped": run.swapped}
     if run.gains is None:
         del after["swapped"]
-    return {stage: layer.problem.relative_error(run.problem.original(W)) for stage, W in after.items()}
+    return {stage: problem.relative_error(run.problem.original(W)) for stage, W in after.items()}
 
 
 def _trace(trace: Trace | None) -> dict[str, Any] | None:

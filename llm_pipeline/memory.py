@@ -32,3 +32,10 @@ def keep_little() -> None:
     if adjust is not None:
         adjust(M_MMAP_THRESHOLD, LARGE)
         adjust(M_TRIM_THRESHOLD, LARGE)
+
+
+def give_back() -> None:
+    """Return to the system what was freed in smaller pieces: between two sites tens of MB."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

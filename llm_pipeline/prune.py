@@ -31,7 +31,7 @@ from llm_pipeline.families import Site, family_of
 from llm_pipeline.hidden import WHERE, HiddenStates, Need, choose, need
 from llm_pipeline.journal import Journal
 from llm_pipeline.layer import judge, prune_layer
-from llm_pipeline.memory import keep_little
+from llm_pipeline.memory import give_back, keep_little
 from llm_pipeline.output_folder import OutputFolder
 from llm_pipeline.plan import Plan
 from llm_pipeline.sources import DTYPES
@@ -87,6 +87,7 @@ def prune(
     Refusal
         Before anything is written, or with everything removed again, or with the finished blocks kept for `resume`.
     """
+    keep_little()
     method, target, journal = solvers.find(plan.method.name), solvers.parse(plan.sparsity), Journal(plan)
     with journal.stage("read"):
         place = place_of_hidden(hidden, plan, source, tokens)
@@ -115,7 +116,6 @@ def finish(
 ) -> Result:
     """Prune the blocks that the journal does not hold yet, evaluate, and write what there is to tell."""
     plan, source = journal.plan, folder.source
-    keep_little()
     with journal.stage("read"):
         walk = BlockWalk(source, plan.device, dtype=DTYPES[plan.dtype])
     if plan.allocation.name != "uniform" and not plan.allocation.kept:
@@ -179,6 +179,7 @@ def _prune_block(
     corrected = dense if plan.error_correction == "block" else None
     for site in walk.family.sites:
         progress(len(journal.layers), total, f"block {i}, {site.name}")
+        give_back()
         with journal.stage("calibrate"):
             [inputs] = see(walk, block, i, states.now, (site,), corrected)
         for reader in site.readers:
@@ -202,8 +203,10 @@ def _prune_layer(
 ) -> torch.Tensor:
     """Solve, judge and write one layer; returns its weights as they are saved."""
     plan, method = journal.plan, solvers.find(journal.plan.method.name)
+    give_back()
     with journal.stage("solve"):
         layer = prune_layer(walk, i, site, reader, inputs, method, budget, plan)
+        give_back()
     with journal.stage("certify"):
         journal.note(layer, judge(method, layer, plan.refine))
     with journal.stage("write"):

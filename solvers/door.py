@@ -84,13 +84,14 @@ def run(
     that knows a Gram prunes W~ as it would prune W0.
     """
     how, most = refinement(refine, swaps), most_of(swaps)
-    judge = problem.normalised(mu)
-    own = problem
+    search = method.run if place is None or method.gpu is None else partial(method.gpu, place=place)
+    first = not method.normalised and problem.R is None  # so that the unit-diagonal Gram is not there beside the search
+    raw = search(problem, sparsity, **options) if first else None
+    judge, own = problem.normalised(mu), problem
     if method.prunes and problem.R is not None:
         judge = judge.recentred()
         own = problem.around(judge.original(judge.W0))
-    search = method.run if place is None or method.gpu is None else partial(method.gpu, place=place)
-    raw = search(judge if method.normalised else own, sparsity, **options)
+    raw = raw or search(judge if method.normalised else own, sparsity, **options)
     found = raw if method.normalised else replace(raw, weight=judge.scaled(raw.weight), trace=None)
     refit = judge if how == "none" else problem.normalised(refine_mu).recentred()
     refining = refined_on if place is None else partial(fast_refined_on, place=place)
@@ -99,8 +100,8 @@ def run(
     swapped, gains = (refined, None) if most == 0 else swapping(refit, sparsity, refined, most)
     ended = np.array([len(row) != most for row in gains or ()] or [False] * len(refined))
     untouched = how == "none" and not method.normalised
-    weight = raw.weight if untouched else judge.original(swapped)
-    return Run(judge, sparsity, found, refined, np.where(weight == 0, 0.0, weight), refit, swapped, gains, ended)
+    weight = _with_plain_zeros(raw.weight if untouched else judge.original(swapped))
+    return Run(judge, sparsity, found, refined, weight, refit, swapped, gains, ended)
 
 
 def solve(
@@ -169,6 +170,11 @@ def solve(
     place = place_of(solver, weight, "fp64" if wide else precision)
     done = run(chosen, problem, budget, refine=refine, swaps=swaps, mu=mu, refine_mu=refine_mu, place=place, **options)
     return Solution(like(done.weight, weight), done.found.stop, done.found.trace)
+
+
+def _with_plain_zeros(W: Array) -> Array:
+    """W with +0.0 in the place of every -0.0; a copy only where there is one."""
+    return W + 0.0 if (np.signbit(W) & (W == 0)).any() else W
 
 
 def place_of(solver: str, array: Any, precision: str = "auto") -> Place | None:

@@ -27,9 +27,9 @@ def gamma(m: int) -> float:
 
 
 def is_positive_definite(A: Array) -> bool:
-    """Whether a floating-point Cholesky factorisation of A runs to completion."""
-    try:
-        scipy.linalg.cholesky(A, lower=True, check_finite=False)
+    """Whether a floating-point Cholesky factorisation of A = A' runs to completion; A is overwritten."""
+    try:  # A' lies as LAPACK wants it: no copy
+        scipy.linalg.cholesky(A.T, lower=True, overwrite_a=True, check_finite=False)
     except scipy.linalg.LinAlgError:
         return False
     return True
@@ -50,9 +50,15 @@ def lambda_max_bound(H: Array) -> float:
     theta = _lambda_max_estimate(H)
     for margin in (1e-3, 1e-2, 1e-1):
         c = theta * (1 + margin)
-        if c < safe and is_positive_definite(c * np.eye(n) - H):
+        if c < safe and is_positive_definite(_shifted(-H, c)):
             return min(safe, c + g * (n * c - float(np.trace(H))))
     return safe
+
+
+def _shifted(A: Array, c: float) -> Array:
+    """A + c I, written over A."""
+    A.flat[:: len(A) + 1] += c
+    return A
 
 
 def _lambda_max_estimate(H: Array) -> float:
@@ -78,10 +84,8 @@ def require_positive_semidefinite(H: Array) -> None:
 
     Products accumulated in float32 err by at most eps32 |X|'|X|, whose norm is below eps32 tr(H).
     """
-    shift = float(np.finfo(np.float32).eps) * float(np.trace(H)) + np.finfo(np.float64).tiny
-    shifted = H.copy()
-    shifted.flat[:: len(H) + 1] += shift
-    if np.any(np.diag(H) < 0) or not is_positive_definite(shifted):
+    shift = float(np.finfo(np.float32).eps) * float(np.trace(H)) + float(np.finfo(np.float64).tiny)
+    if np.any(np.diag(H) < 0) or not is_positive_definite(_shifted(H.copy(), shift)):
         lowest = float(scipy.linalg.eigvalsh(H)[0])
         raise Refusal(
             f"the Gram must be positive semidefinite; its smallest eigenvalue is {lowest:.3g}, "
