@@ -29,6 +29,12 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1; where the 
 Hidden = Annotated[
     str, typer.Option(help="Hidden states: gpu, memory, disk, or auto, the fastest that has room; no result changes.")
 ]
+Engine = Annotated[
+    str, typer.Option(help="in-process: block after block; ray: blocks beside each other, needs --inputs dense.")
+]
+Address = Annotated[
+    str | None, typer.Option(help="With --engine ray, a running cluster: auto or HOST:PORT (default: this machine).")
+]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, float16, float64.")]
 
 
@@ -149,6 +155,8 @@ def run_prune(
     dtype: Dtype = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,
     hidden: Hidden = "auto",
+    engine: Engine = "in-process",
+    address: Address = None,
     dry: Annotated[bool, typer.Option("--dry-run", help="Predict time, memory and disk; nothing is written.")] = False,
     as_if: Annotated[
         str | None, typer.Option(help="With --dry-run, published rates of h100, a100, a100-40gb, 4090 or cpu.")
@@ -162,7 +170,7 @@ def run_prune(
 
     Example: python -m llm_pipeline prune models/llama-7b --calibration c4.jsonl:128x2048 --sparsity 50%
     """
-    from llm_pipeline import assemble
+    from llm_pipeline import assemble, engines
     from llm_pipeline.dry_run import predicted
     from llm_pipeline.prune import prune
 
@@ -187,13 +195,15 @@ def run_prune(
         "length": length,
         "protocol": protocol,
     }
+    chosen = engines.named(engine, address, inputs)
     if dry or as_if:
+        engines.require_foreseen(engine)
         _print_prediction(model, typed, as_if, as_json)
         return
     with progress_bar() as progress:
         job = assemble.job(model, seed=seed, **typed)
         folder, foreseen = out or assemble.default_folder(job.plan), predicted(job)
-        after = {"text": job.text, "hidden": hidden, "predicted": foreseen}
+        after = {"text": job.text, "hidden": hidden, "predicted": foreseen, "engine": chosen}
         summary = prune(job.plan, job.source, job.tokens, folder, progress=progress, **after).summary
     _tell(summary, folder, as_json)
 
@@ -202,11 +212,14 @@ def run_prune(
 def run_resume(
     folder: Annotated[Path, typer.Argument(help="The --out folder of a run that was killed or interrupted.")],
     hidden: Annotated[str | None, typer.Option(help="Move the hidden states: auto, gpu, memory or disk.")] = None,
+    engine: Engine = "in-process",
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Go on with an unfinished run at its first unfinished block; the weights come out as if it had not stopped.
 
-    Exit codes as for prune. Refused if model, calibration text, options, code or machine have changed.
+    Exit codes as for prune. Refused if model, calibration text, options, code or machine have changed. Either engine
+    goes on with what the other began.
 
     Example: python -m llm_pipeline resume runs/maiht50
     """
@@ -214,7 +227,7 @@ def run_resume(
 
     out = resume.named(folder)
     with progress_bar() as progress:
-        summary = resume.resume(out, hidden=hidden, progress=progress).summary
+        summary = resume.resume(out, hidden=hidden, engine=engine, address=address, progress=progress).summary
     _tell(summary, out, as_json)
 
 
@@ -247,8 +260,8 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     facts, seconds = summary["perplexity"], sum(summary["seconds"].values())
     screen.print(
         f"{summary['method']} at {summary['sparsity_asked']}: {summary['sparsity_measured']:.3%} zeros in "
-        f"{summary['layers']} layers, mean relative error {summary['relative_error']:.4g}, {seconds:.0f} s, "
-        f"hidden states {WHERE[summary['hidden_states']]}",
+        f"{summary['layers']} layers, mean relative error {summary['relative_error']:.4g}, {seconds:.0f} s"
+        f"{_by(summary)}, hidden states {WHERE[summary['hidden_states']]}",
         soft_wrap=True,
     )
     if summary["stages"]:
@@ -270,6 +283,12 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     for failure in summary["failures"][:10]:
         screen.print(Text.assemble(("fails", "bold red"), f" {failure}"), soft_wrap=True)
     screen.print(f"written to {folder}; the page: python -m reports build {folder}", soft_wrap=True)
+
+
+def _by(summary: dict[str, Any]) -> str:
+    """Whose seconds they are, where blocks were pruned beside each other."""
+    engine = summary["engine"]
+    return f" of work, {engine['seconds']:.0f} s by {engine['workers']} workers" if engine["name"] == "ray" else ""
 
 
 @command

@@ -18,6 +18,7 @@ dense tensors, so any program that reads the dense model reads this one.
 | fact | value |
 |---|---|
 | method | {plan.method.name} {plan.method.options} |
+| solver | {plan.solver}, products with the Gram in {plan.precision}; certificates in float64 |
 | sparsity asked, measured | {plan.sparsity}, {summary["sparsity_measured"]:.4%} of {summary["layers"]} layers |
 | refinement, ridge | {_stages(plan, summary)} |
 | calibration | {plan.calibration.source}: {plan.calibration.protocol} |

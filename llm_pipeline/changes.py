@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,44 @@ def require_same_files(recorded: dict[str, Any], source: Checkpoint) -> None:
     _require_equal("the source model", recorded["model files"], _side_files(source), "Restore it")
 
 
+def require_alike(recorded: dict[str, Any], source: Checkpoint, device: str, *, same_weights: bool) -> None:
+    """Refuse a worker that would write other bytes than the process that feeds it.
+
+    Parameters
+    ----------
+    recorded : `facts` of the run
+    source, device : the worker's
+    same_weights : whether its weight files are known to be those of the run; else they are read
+    """
+    asked, weights = recorded["plan"], recorded["plan"]["model"]["files"]
+    here = {
+        "software": (asked["versions"], versions()),
+        "code": (recorded["code"], _code()),
+        "machine": (recorded["machine"], _machine(device)),
+        "source model": (recorded["model files"], _side_files(source)),
+        "weights": (weights, weights if same_weights else source.sha256()),
+    }
+    for what, (then, now) in here.items():
+        told = _differences(then, now, "in the run", "there")
+        if told:
+            raise Refusal(
+                f"a worker's {what} must be that of the run, and on {platform.node()} it is not: {told}. Give every "
+                "machine the same software, processor and model folder, or go on without --engine ray."
+            )
+
+
 def _require_equal(what: str, then: dict[str, Any], now: dict[str, Any], do: str) -> None:
-    then, now = dict(_leaves(then)), dict(_leaves(now))
-    names = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-    if names:
-        told = ", ".join(f"{name} ({_short(then.get(name))} then, {_short(now.get(name))} now)" for name in names[:3])
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise Refusal(f"{what} has changed since the run began: {told}{more}. {do}, or {AGAIN}.")
+    told = _differences(then, now, "then", "now")
+    if told:
+        raise Refusal(f"{what} has changed since the run began: {told}. {do}, or {AGAIN}.")
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any], at_one: str, at_other: str) -> str:
+    """What differs, in words; nothing where nothing does."""
+    one, other = dict(_leaves(one)), dict(_leaves(other))
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    told = (f"{name} ({_short(one.get(name))} {at_one}, {_short(other.get(name))} {at_other})" for name in names[:3])
+    return ", ".join(told) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _leaves(table: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

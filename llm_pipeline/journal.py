@@ -23,6 +23,7 @@ from llm_pipeline.scores import Perplexity, paired_difference
 from theory_checks import Certificate
 
 PACKAGES = ("certified-pruning", "numpy", "scipy", "torch", "transformers", "safetensors")
+TOLD = ("layers", "certificates", "failures")
 OUTCOMES = ("holds", "fails", "not applicable")
 
 
@@ -33,6 +34,7 @@ class Journal:
         self.plan = plan
         self.blocks: list[dict[str, Any]] = []
         self.seconds: dict[str, float] = {}
+        self.engine: dict[str, Any] = {"name": "in-process", "workers": 1}
         self._rows: list[dict[str, Any]] = []
         self._certificates: list[dict[str, Any]] = []
         self._failures: list[str] = []
@@ -71,6 +73,15 @@ class Journal:
         self._counted = dict(self.seconds)
         self.blocks.append(record)
         return record
+
+    def adopt(self, record: dict[str, Any], hidden: str) -> dict[str, Any]:
+        """Close the present block with the record that another process made of it; both spent their seconds."""
+        for name, spent in record["seconds"].items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+        self._rows, self._certificates, self._failures = (record[key] for key in TOLD)
+        closed = self.close(hidden)
+        closed["peak_memory_bytes"] = max(closed["peak_memory_bytes"], record["peak_memory_bytes"])
+        return closed
 
     def restore(self, record: dict[str, Any]) -> None:
         """Take over a block that was finished before."""
@@ -113,6 +124,7 @@ class Journal:
             "swaps": sum(row["swaps"]["count"] for row in layers) if self.plan.swaps else 0,
             "perplexity": perplexities and compared(*perplexities),
             "seconds": self.seconds,
+            "engine": self.engine,
             "peak_memory_bytes": max(peak_memory(), *(block["peak_memory_bytes"] for block in self.blocks)),
             "hidden_states": hidden,
             "certificates": {outcome: outcomes[outcome] for outcome in OUTCOMES},

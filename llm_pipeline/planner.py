@@ -4,9 +4,9 @@ Letters: B blocks; N sequences of L tokens, T = N L; d the width; P_b the weight
 sites a block, n_s inputs of each; h heads of width d_h; V the vocabulary; b bytes of a number of the forward pass.
 
     one forward pass of a block    2 T sum_layers m n + 4 N h d_h L^2                             (1)
-    passes of a block              S + 1: a site is measured after the sites before it were pruned,
-                                   then the pruned block is run; with a dense copy beside it,
-                                   2 S + 1                                                        (2)
+    passes of a block              for each of S sites, after those before it were pruned, (1) as far as its
+                                   input: the layers of the sites before, attention from the second on;
+                                   twice with a dense copy beside; then the whole pruned block    (2)
     Gram of a site                 2 T n_s^2; with drift two products more                        (3)
     Cholesky, products             as `work` counts them: n_s^3/3 to accept a Gram, 2 m n^2 a product   (4)
     evaluation                     2 texts: (1) for its tokens, and 2 T' d V, times 1.5           (5)
@@ -163,11 +163,20 @@ def forward(model: Model, sequences: int, length: int, itemsize: int) -> Work:
     return Work(forward=2.0 * tokens * model.prunable + attention, moved=float(itemsize) * entries)
 
 
+def passes(model: Model, sequences: int, length: int, itemsize: int) -> Work:
+    """The passes of one block as far as each of its sites (2); memory moves in proportion."""
+    whole = forward(model, sequences, length, itemsize)
+    later = whole.forward - 2.0 * sequences * length * model.prunable  # attention
+    before = [sum(n * m for n, outputs in model.sites[:s] for m in outputs) for s in range(len(model.sites))]
+    flop = sum(2.0 * sequences * length * weights + (later if weights else 0.0) for weights in before)
+    return whole * (flop / whole.forward)
+
+
 def stages(model: Model, job: Job) -> dict[str, Work]:
     """The work of every stage of a run; the sums of (1)-(5)."""
     recipe, sites = job.recipe, model.sites
     once = forward(model, job.sequences, job.length, job.itemsize)
-    passes = len(sites) * (2 if job.dense_beside else 1) + 1  # (2)
+    seen = passes(model, job.sequences, job.length, job.itemsize) * (2 if job.dense_beside else 1)  # (2)
     products = 3 if job.dense_beside else 1
     grams = sum((Work(gram=2.0 * job.tokens * n**2 * products) + work.accepting(n) for n, _ in sites), Work())  # (3)
     solve = sum((work.site_work(recipe, n) for n, _ in sites), Work())
@@ -178,7 +187,7 @@ def stages(model: Model, job: Job) -> dict[str, Work]:
     found = {
         "read": ends + block * model.blocks,
         "allocate": (once + block) * model.blocks if job.allocate else Work(),
-        "calibrate": once * (passes * model.blocks - 1) + grams * model.blocks,  # what the last puts out, nobody reads
+        "calibrate": once * (model.blocks - 1) + (seen + grams) * model.blocks,  # what the last puts out, nobody reads
         "solve": solve * model.blocks,
         "certify": certify * model.blocks,
         "write": Work(disk=float(job.stored) * model.prunable) * model.blocks,

@@ -40,6 +40,8 @@ from solvers.refusal import Refusal
 from solvers.sparsity import Budget, Target
 
 Progress = Callable[[int, int, str], None]
+Put = Callable[[str, torch.Tensor], None]
+Engine = Callable[[HiddenStates, dict[str, Budget], Tokens, OutputFolder, Journal, Progress], None]
 
 
 class Result(NamedTuple):
@@ -65,6 +67,7 @@ def prune(
     dense: Perplexity | None = None,
     hidden: str = "auto",
     predicted: dict[str, Any] | None = None,
+    engine: Engine | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Write a pruned copy of `source` to `out` and sum the run up.
@@ -76,6 +79,7 @@ def prune(
     dense : the dense model's perplexity on `text`, where it is known already
     hidden : where the hidden states go: ``gpu``, ``memory``, ``disk``, or ``auto``, the fastest that has room
     predicted : what the planner foresaw; kept in the summary beside what came
+    engine : how the blocks are gone through, one of `engines.named`; by default in this process, one after the other
     progress : called with layers done, layers in all, and what is being done
 
     Returns
@@ -99,7 +103,7 @@ def prune(
         with journal.stage("write"):
             folder.write_text(plans.FILE, plan.to_toml())
             folder.begin({**facts(plan, source, hidden), "predicted": predicted}, text)
-        told = {"text": text, "dense": dense, "predicted": predicted}
+        told = {"text": text, "dense": dense, "predicted": predicted, "engine": engine}
         return finish(folder, journal, tokens, place, progress=progress, **told)
 
 
@@ -112,6 +116,7 @@ def finish(
     text: Tokens | None = None,
     dense: Perplexity | None = None,
     predicted: dict[str, Any] | None = None,
+    engine: Engine | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Prune the blocks that the journal does not hold yet, evaluate, and write what there is to tell."""
@@ -122,7 +127,7 @@ def finish(
         with journal.stage("allocate"):
             plan = journal.plan = allotted(plan, walk, tokens, progress)
         folder.write_text(plans.FILE, plan.to_toml())
-    _prune_blocks(
+    (engine or in_turn)(
         HiddenStates(walk, place, folder.run.folder), budgets(plan, source), tokens, folder, journal, progress
     )
     with journal.stage("write"):
@@ -136,7 +141,7 @@ def finish(
     return Result(summary, *(scores or (None, None)))
 
 
-def _prune_blocks(
+def in_turn(
     states: HiddenStates,
     kept: dict[str, Budget],
     tokens: Tokens,
@@ -144,14 +149,15 @@ def _prune_blocks(
     journal: Journal,
     progress: Progress,
 ) -> None:
+    """The engine that needs nothing else: the unfinished blocks one after the other, in this process."""
     walk, first = states.walk, len(journal.blocks)
     total = len(walk) * len(walk.family.readers)
     progress(len(journal.layers), total, f"hidden states {WHERE[states.place]}")
     if first < len(walk):
         with journal.stage("calibrate"):
-            _reach(states, tokens, folder, journal, progress)
+            reach(states, tokens, folder, journal, progress)
     for i in range(first, len(walk)):
-        passes_on, more = _prune_block(i, states, kept, folder, journal, progress), i + 1 < len(walk)
+        passes_on, more = prune_block(i, walk, states.now, kept, folder.put, journal, progress), i + 1 < len(walk)
         with journal.stage("calibrate"):
             if more:
                 states.advance(passes_on, i)
@@ -162,16 +168,17 @@ def _prune_blocks(
     progress(total, total, "all blocks")
 
 
-def _prune_block(
+def prune_block(
     i: int,
-    states: HiddenStates,
+    walk: BlockWalk,
+    hidden: torch.Tensor,
     kept: dict[str, Budget],
-    folder: OutputFolder,
+    put: Put,
     journal: Journal,
-    progress: Progress,
+    progress: Progress = silent,
 ) -> nn.Module:
-    """Prune one block; returns the module whose output the next one receives."""
-    walk, plan = states.walk, journal.plan
+    """Prune the block that receives `hidden`; returns the module whose output the next one receives."""
+    plan = journal.plan
     total = len(walk) * len(walk.family.readers)
     with journal.stage("read"):
         block = walk.load(i)
@@ -181,12 +188,10 @@ def _prune_block(
         progress(len(journal.layers), total, f"block {i}, {site.name}")
         give_back()
         with journal.stage("calibrate"):
-            [inputs] = see(walk, block, i, states.now, (site,), corrected)
+            [inputs] = see(walk, block, i, hidden, (site,), corrected)
         for reader in site.readers:
             budget = kept[walk.weight_name(i, reader)]
-            block.get_submodule(reader).weight.copy_(
-                _prune_layer(walk, i, site, reader, inputs, budget, folder, journal)
-            )
+            block.get_submodule(reader).weight.copy_(_prune_layer(walk, i, site, reader, inputs, budget, put, journal))
         del inputs
     return dense if dense is not None and plan.inputs == "dense" else block
 
@@ -198,7 +203,7 @@ def _prune_layer(
     reader: str,
     inputs: Inputs,
     budget: Budget,
-    folder: OutputFolder,
+    put: Put,
     journal: Journal,
 ) -> torch.Tensor:
     """Solve, judge and write one layer; returns its weights as they are saved."""
@@ -210,11 +215,11 @@ def _prune_layer(
     with journal.stage("certify"):
         journal.note(layer, judge(method, layer, plan.refine))
     with journal.stage("write"):
-        folder.put(layer.name, layer.saved)
+        put(layer.name, layer.saved)
     return layer.saved
 
 
-def _reach(states: HiddenStates, tokens: Tokens, folder: OutputFolder, journal: Journal, progress: Progress) -> None:
+def reach(states: HiddenStates, tokens: Tokens, folder: OutputFolder, journal: Journal, progress: Progress) -> None:
     """What the first unfinished block receives: from the file that holds it, or by running the finished ones again."""
     walk, blocks = states.walk, journal.blocks
     expected = blocks[-1]["hidden"] if blocks else ""

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from llm_pipeline import assemble
+from llm_pipeline import assemble, engines
 from llm_pipeline.changes import require_same_files, require_unchanged
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.hidden import PLACES
@@ -31,13 +31,21 @@ from solvers.refusal import Refusal
 
 
 @torch.inference_mode()
-def resume(folder: Path, *, hidden: str | None = None, progress: Progress = silent) -> Result:
+def resume(
+    folder: Path,
+    *,
+    hidden: str | None = None,
+    engine: str = "in-process",
+    address: str | None = None,
+    progress: Progress = silent,
+) -> Result:
     """Finish a run; one that has ended already is only summed up.
 
     Parameters
     ----------
     folder : the --out of the run
     hidden : where the hidden states go from now on; by default as the run was told
+    engine, address : of `engines.named`; the run may have begun under another one
 
     Raises
     ------
@@ -55,6 +63,7 @@ def resume(folder: Path, *, hidden: str | None = None, progress: Progress = sile
     try:
         recorded = run.facts()
         require_unchanged(recorded, Plan.read(partial_of(out)))
+        chosen = engines.named(engine, address, Plan.read(partial_of(out)).inputs)
         plan, source, tokens = assemble.again(partial_of(out))
         require_same_files(recorded, source)
     except BaseException:
@@ -68,7 +77,7 @@ def resume(folder: Path, *, hidden: str | None = None, progress: Progress = sile
             for record in _sound(output, progress):
                 journal.restore(record)
         place = place_of_hidden(hidden or recorded["hidden"], plan, source, tokens)
-        told = {"text": run.text(), "predicted": recorded.get("predicted")}
+        told = {"text": run.text(), "predicted": recorded.get("predicted"), "engine": chosen}
         return finish(output, journal, tokens, place, progress=progress, **told)
 
 

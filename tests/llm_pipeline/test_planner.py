@@ -19,7 +19,7 @@ from llm_pipeline.__main__ import app
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.dry_run import dry_run, predicted
-from llm_pipeline.evidence import measure
+from llm_pipeline.evidence import measure, see
 from llm_pipeline.gram import MeanGram
 from llm_pipeline.planner import Job, Model
 from llm_pipeline.prune import prune
@@ -155,27 +155,36 @@ def test_a_forward_pass_and_its_grams_are_counted_exactly(save_tiny, kind):
     with FlopCounterMode(display=False) as counter:
         walk.forward(walk.load(0), 0, hidden)
     assert counter.get_total_flops() == planner.forward(model, 3, 16, 4).forward
+    partial = 0
     for site, (n, _) in zip(walk.family.sites, model.sites, strict=True):
         with FlopCounterMode(display=False) as both:
             measure(walk, walk.load(0), 0, hidden, (site,))
         assert both.get_total_flops() - counter.get_total_flops() == 2 * 3 * 16 * n**2
+        with FlopCounterMode(display=False) as stopped:
+            see(walk, walk.load(0), 0, hidden, (site,))
+        partial += stopped.get_total_flops() - 2 * 3 * 16 * n**2
+    assert round(planner.passes(model, 3, 16, 4).forward) == partial
 
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_as_many_passes_are_made_as_are_planned(tiny, prune_to, monkeypatch, beside):
-    made = []
-    right = BlockWalk.outputs
+    made = {"outputs": 0, "inputs": 0}
 
-    def outputs(self, block, i, hidden, **options):
-        made.append(hidden.shape[0])
-        return right(self, block, i, hidden, **options)
+    def counted(name, right):
+        def run(self, block, i, hidden, *path, **options):
+            made[name] += 1
+            return right(self, block, i, hidden, *path, **options)
 
-    monkeypatch.setattr(BlockWalk, "outputs", outputs)
+        return run
+
+    for name in made:
+        monkeypatch.setattr(BlockWalk, name, counted(name, getattr(BlockWalk, name)))
     prune_to(tiny, method="magnitude", error_correction="block" if beside else "none")
     model = Model.of(Checkpoint.open(tiny).config, "tiny")
     job = Job(Recipe("magnitude", {}, drift=beside), 4, 32, 4, 4, False, dense_beside=beside)
     once = planner.forward(model, 4, 32, 4).forward
-    assert planner.stages(model, job)["calibrate"].forward == sum(made) / 4 * once
+    seen = planner.passes(model, 4, 32, 4).forward * made["inputs"] / len(model.sites)
+    assert round(planner.stages(model, job)["calibrate"].forward) == round(made["outputs"] * once + seen)
 
 
 def test_weights_are_counted_as_the_files_hold_them(tiny):
