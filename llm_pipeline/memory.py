@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-LARGE = 2**22
+LARGE = 2**20
 
 
 def free_memory() -> int:
@@ -24,7 +24,7 @@ def free_memory() -> int:
 
 
 def keep_little() -> None:
-    """From now on arrays of 4 MB and more go back to the system as soon as they are freed.
+    """From now on arrays of 1 MB and more go back to the system as soon as they are freed.
 
     By default glibc keeps freed arrays below 32 MB, in pieces that the next ones may not fit.
     """

@@ -6,6 +6,7 @@ a weak one better weights on them. Both ridges are centred at the dense weight, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
@@ -64,7 +65,7 @@ class Run(NamedTuple):
 
 def run(
     method: Method,
-    problem: LayerProblem,
+    problem: LayerProblem | Callable[[], LayerProblem],
     sparsity: Sparsity,
     *,
     refine: str = "none",
@@ -76,6 +77,8 @@ def run(
 ) -> Run:
     """Run `method` on a problem in the layer's own coordinates, then refine and swap from the support that it found.
 
+    A problem that is handed over as the function that makes it is in memory only until its last use.
+
     With a `place` whatever has a fast twin is done by it there: the search, unless the method is one formula,
     refinement to the residual of the reference, and swaps.
 
@@ -84,6 +87,7 @@ def run(
     that knows a Gram prunes W~ as it would prune W0.
     """
     how, most = refinement(refine, swaps), most_of(swaps)
+    problem = problem() if callable(problem) else problem
     search = method.run if place is None or method.gpu is None else partial(method.gpu, place=place)
     first = not method.normalised and problem.R is None  # so that the unit-diagonal Gram is not there beside the search
     raw = search(problem, sparsity, **options) if first else None
@@ -92,8 +96,9 @@ def run(
         judge = judge.recentred()
         own = problem.around(judge.original(judge.W0))
     raw = raw or search(judge if method.normalised else own, sparsity, **options)
-    found = raw if method.normalised else replace(raw, weight=judge.scaled(raw.weight), trace=None)
     refit = judge if how == "none" else problem.normalised(refine_mu).recentred()
+    del problem, own
+    found = raw if method.normalised else replace(raw, weight=judge.scaled(raw.weight), trace=None)
     refining = refined_on if place is None else partial(fast_refined_on, place=place)
     refined = refining(refit, found.weight != 0, found.weight, how)
     swapping = swapped_on if place is None else partial(fast_swapped_on, place=place.for_many_small)

@@ -191,7 +191,7 @@ class LayerProblem:
 
     def relative_error(self, W: Array) -> float:
         """f(W) / f(0): squared output error over squared dense output; nan where the dense output is zero."""
-        output = self.value(np.zeros_like(self.W0))
+        output = self.value(np.broadcast_to(0.0, self.shape))
         return self.value(W) / output if output > 0 else float("nan")
 
     def normalised(self, mu: float = 0.1) -> LayerProblem:

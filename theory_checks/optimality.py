@@ -19,7 +19,8 @@ def separable_bound(problem: LayerProblem, sparsity: Sparsity) -> float:
     Under a budget the sum of the smallest d w0^2 / 2 of every window, with a penalty sum min(lam, d w0^2 / 2).
     """
     W0 = problem.W0
-    rows = len(W0) if isinstance(sparsity, KeepPerLayer | KeepGroups) else PART  # no other window reaches beyond its row
+    whole = isinstance(sparsity, KeepPerLayer | KeepGroups)  # other windows end with their row
+    rows = len(W0) if whole else PART
     return sum(_cheapest(problem, sparsity, W0[k : k + rows]) for k in range(0, len(W0), rows))
 
 

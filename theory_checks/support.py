@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from solvers.sparsity import Array, Budget, KeepGroups, KeepNofM, KeepPerLayer, Sparsity
+from solvers.sparsity import Array, Budget, KeepGroups, KeepNofM, KeepPerLayer, Mask, Sparsity
 from theory_checks.certificate import Certificate
 
 
