@@ -181,7 +181,11 @@ def selections(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Nam
 def triangles(inputs: int, seed: int, device: str) -> Iterator[tuple[Named, Named]]:
     """The Gram of one chunk of tokens: the triangle that counts against the whole product."""
     X = torch.randn(CHUNK_TOKENS, inputs, generator=torch.Generator().manual_seed(seed)).to(device)
-    yield ("triangle of a Gram", partial(_waited, gram.lower, X)), ("its whole", partial(_waited, gram.product, X, X))
+    total = torch.zeros(inputs, inputs, dtype=torch.float64, device=device)
+    yield (
+        ("triangle of a Gram", partial(_waited, gram.lower, X, total)),
+        ("its whole", partial(_waited, gram.product, X, X)),
+    )
 
 
 def exchanges(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Named]]:

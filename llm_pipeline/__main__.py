@@ -286,6 +286,8 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"{_by(summary)}, hidden states {WHERE[summary['hidden_states']]}",
         soft_wrap=True,
     )
+    for step in summary.get("stepped_down", ()):
+        screen.print(step, soft_wrap=True)
     if summary["stages"]:
         stages = ", ".join(f"{stage} {error:.4g}" for stage, error in summary["stages"].items())
         screen.print(f"mean relative error by stage: {stages}; {summary['swaps']} swaps", soft_wrap=True)

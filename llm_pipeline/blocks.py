@@ -3,7 +3,8 @@
 The body of the model runs with every block replaced by a recorder, once for each shape of input. The recorders
 keep the arguments that the library passes to each block (masks, rotary embeddings, sliding windows), so nothing
 about attention is written here a second time. Blocks are then loaded and run one by one; the embedding is
-loaded while it is used.
+loaded while it is used. At the end the last recorder hands the last block's output on in the place of what it received,
+so that norm and head are the library's too.
 """
 
 from __future__ import annotations
@@ -30,17 +31,18 @@ class Received(Exception):
 
 
 class Recorder(nn.Module):
-    """Stands where a block stood: keeps what it was called with and passes the hidden states through."""
+    """Stands where a block stood: keeps what it was called with, and passes it or what it was given `instead` on."""
 
     def __init__(self) -> None:
         super().__init__()
         self.received = torch.empty(0)
         self.arguments: dict[str, Any] = {}
+        self.instead: torch.Tensor | None = None
 
     def forward(self, hidden: torch.Tensor, **arguments: Any) -> torch.Tensor:
-        """Identity."""
+        """Identity, unless there is something else to pass on."""
         self.received, self.arguments = hidden, arguments
-        return hidden
+        return hidden if self.instead is None else self.instead
 
 
 class BlockWalk:
@@ -64,7 +66,7 @@ class BlockWalk:
             model = AutoModelForCausalLM.from_config(checkpoint.config, dtype=self.dtype)
         self._empty_blocks = model.get_submodule(self.family.blocks)
         model.set_submodule(self.family.blocks, nn.ModuleList(Recorder() for _ in self._empty_blocks))
-        self._empty_body = model.get_submodule(self.family.body)
+        self._empty, self._empty_body = model, model.get_submodule(self.family.body)
         self._arguments: dict[tuple[int, int], list[dict[str, Any]]] = {}
 
     def __len__(self) -> int:
@@ -152,10 +154,33 @@ class BlockWalk:
         arguments = self._arguments_for(part.shape[0], part.shape[1])[i]
         return block(part.to(self.device, non_blocking=True), **arguments)
 
+    def missing(self) -> list[str]:
+        """Tensors that the model needs and the checkpoint does not hold."""
+        blocks = (f"{self.family.blocks}.{i}." for i in range(len(self)))
+        inside = [
+            at + name for at, block in zip(blocks, self._empty_blocks, strict=True) for name in block.state_dict()
+        ]
+        return sorted(name for name in [*inside, *self._empty.state_dict()] if not self.checkpoint.holds(name))
+
+    def ends(self) -> nn.Module:
+        """The causal language model without its blocks: embedding, last norm and head, with their weights."""
+        return self._filled(copy.deepcopy(self._empty), "")
+
+    @torch.inference_mode()
+    def logits(self, ends: nn.Module, ids: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """What the model puts out (b, l, v) where its last block puts out `hidden` (b, l, d)."""
+        last = ends.get_submodule(self.family.blocks)[-1]
+        last.instead = hidden.to(self.device)
+        try:
+            return ends(input_ids=ids.to(self.device), use_cache=False).logits
+        finally:
+            last.instead = None
+
     def _filled(self, module: nn.Module, prefix: str, saved: Checkpoint | None = None) -> nn.Module:
-        names = {name: f"{prefix}.{name}" for name in module.state_dict()}
-        weights = {name: self._weight(full, saved or self.checkpoint) for name, full in names.items()}
-        module.load_state_dict(weights, strict=True, assign=True)
+        source = saved or self.checkpoint
+        names = {name: source.resolve(f"{prefix}.{name}".removeprefix(".")) for name in module.state_dict()}
+        weights = {stored: self._weight(stored, source) for stored in set(names.values())}  # tied ones are one tensor
+        module.load_state_dict({name: weights[stored] for name, stored in names.items()}, strict=True, assign=True)
         return module.to(self.device).eval().requires_grad_(False)
 
     def _weight(self, name: str, checkpoint: Checkpoint) -> torch.Tensor:

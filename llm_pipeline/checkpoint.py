@@ -111,13 +111,20 @@ class Checkpoint:
 
     def resolve(self, name: str) -> str:
         """The stored name of a parameter: with or without a leading `model.`, or its tied twin."""
-        for candidate in (name, name.removeprefix("model."), f"model.{name}", *self._tied(name)):
+        for candidate in self._forms(name):
             if candidate in self.entries:
                 return candidate
         raise Refusal(
             f"the model needs a tensor {name}; {self.path.name} holds {len(self.entries)} tensors, not this one. "
             "The weights and config.json are probably of different models; fetch them together."
         )
+
+    def holds(self, name: str) -> bool:
+        """Whether a parameter is stored, under one of its names."""
+        return any(form in self.entries for form in self._forms(name))
+
+    def _forms(self, name: str) -> tuple[str, ...]:
+        return (name, name.removeprefix("model."), f"model.{name}", *self._tied(name))
 
     def _tied(self, name: str) -> tuple[str, ...]:
         family = family_of(self.config)

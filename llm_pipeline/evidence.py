@@ -78,7 +78,7 @@ def see(
             if output is not None:
                 output[BATCH * n : BATCH * (n + 1)].copy_(found)
     grams = [_checked(means[site.readers[0]], site, i) for site in sites]
-    moved = [drifts[site.readers[0]].value() if drifts else None for site in sites]
+    moved = [drifts[site.readers[0]].take() if drifts else None for site in sites]
     return [Inputs(g, d if d and d[1].any() else None) for g, d in zip(grams, moved, strict=True)]
 
 
@@ -106,7 +106,7 @@ def _of_both(
 
 def _checked(mean: MeanGram, site: Site, i: int) -> Gram:
     try:
-        gram = Gram(mean.value())
+        gram = Gram(mean.take())
         require_positive_semidefinite(gram.H)
     except Refusal as refusal:
         raise Refusal(f"block {i}, {site.name}: {refusal}") from refusal

@@ -6,9 +6,10 @@ Letters: X (t, n) a chunk of t <= CHUNK_TOKENS tokens, D its distance from the d
 
 Products are taken with float32 sums (float64 for float64 inputs), chunks are added up in float64. bfloat16 and float16
 are multiplied as they are where the device can (CUDA), and in float32 elsewhere: their products are exact in it. Of a
-symmetric product one triangle counts. On the CPU no more than that is computed from 512 inputs on, strip by strip:
-about two thirds of the time of the whole product (records of the benchmark ``kernel``); ``syrk`` takes half of it on
-one thread, but stalls on two where the machine is busy. On CUDA, where nothing was measured, it is taken whole.
+symmetric product one triangle counts. On the CPU no more than that is computed from 512 inputs on, and each strip of it
+is added to the sum before the next one is made: about two thirds of the time of the whole product (records of the
+benchmark ``kernel``), and no second matrix; ``syrk`` takes half of it on one thread, but stalls on two where the
+machine is busy. On CUDA, where nothing was measured, it is taken whole.
 """
 
 from __future__ import annotations
@@ -42,25 +43,41 @@ class Mean:
         self.tokens = 0
         self._sums: tuple[torch.Tensor, ...] = ()
 
-    def _count(self, products: Callable[..., tuple[torch.Tensor, ...]], *inputs: torch.Tensor) -> None:
-        """Add `products` of every chunk of tokens, in float64 on the device of the inputs."""
+    def _count(self, add: Callable[..., object], *inputs: torch.Tensor) -> None:
+        """`add(chunk, ..., total, ...)` for every chunk of tokens, to sums in float64 on the device of the inputs."""
         shapes = [tuple(x.shape) for x in inputs]
         if shapes[0][-1] != self.width or len(set(shapes)) > 1:
             raise Refusal(f"{self._wanted} of width {self.width} are expected here; {str(shapes)[1:-1]} arrived.")
         rows = [x.detach().reshape(-1, self.width) for x in inputs]  # (t, width) each
         for chunks in zip(*(x.split(CHUNK_TOKENS) for x in rows if len(x)), strict=True):
-            found = products(*chunks)
             if not self._sums:
-                self._sums = tuple(torch.zeros_like(part, dtype=torch.float64) for part in found)
-            self._sums = tuple(total.to(part.device).add_(part) for total, part in zip(self._sums, found, strict=True))
+                self._sums = tuple(torch.zeros(shape, dtype=torch.float64) for shape in self._shapes)
+            self._sums = tuple(total.to(chunks[0].device) for total in self._sums)
+            add(*chunks, *self._sums)
         self.tokens += len(rows[0])
 
     def _means(self) -> list[np.ndarray]:
+        return [total / self.tokens for total in self._found()]
+
+    def _found(self) -> list[np.ndarray]:
         if not self.tokens:
             raise Refusal("a mean needs at least one token; none arrived. Was the block run while it was watched?")
-        return [total.cpu().numpy() / self.tokens for total in self._sums]
+        return [total.cpu().numpy() for total in self._sums]
+
+    def _taken(self) -> list[np.ndarray]:
+        """The means in the memory of the sums, which are given away."""
+        sums, tokens = self._found(), self.tokens
+        self._sums, self.tokens = (), 0
+        for total in sums:
+            total /= tokens
+        return sums
 
     _wanted = "inputs"
+
+    @property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        """Of the sums."""
+        return [(self.width, self.width)]
 
 
 class MeanGram(Mean):
@@ -68,7 +85,7 @@ class MeanGram(Mean):
 
     def add(self, x: torch.Tensor) -> None:
         """Count the tokens of `x`, shape `(..., width)`, any float dtype."""
-        self._count(lambda chunk: (lower(chunk),), x)
+        self._count(lower, x)
 
     def merge(self, other: MeanGram) -> None:
         """Count the tokens that another one counted."""
@@ -82,13 +99,21 @@ class MeanGram(Mean):
         """The mean `(width, width)` in float64, exactly symmetric."""
         return mirrored(*self._means())
 
+    def take(self) -> np.ndarray:
+        """The mean in the memory of its sum: no second matrix, and nothing is counted any more."""
+        return mirrored(*self._taken())
+
 
 class MeanSquares(Mean):
     """Mean of the squares of each input feature over tokens: the diagonal of the mean Gram, without the Gram."""
 
     def add(self, x: torch.Tensor) -> None:
         """Count the tokens of `x`, shape `(..., width)`, any float dtype."""
-        self._count(lambda chunk: (chunk.to(torch.float64).square().sum(dim=0),), x)
+        self._count(lambda chunk, total: total.add_(chunk.to(torch.float64).square().sum(dim=0)), x)
+
+    @property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        return [(self.width,)]
 
     def norms(self) -> np.ndarray:
         """Root mean squares `(width,)` in float64."""
@@ -112,11 +137,21 @@ class MeanDrift(Mean):
         cross, square = self._means()
         return cross, mirrored(square)
 
+    def take(self) -> tuple[np.ndarray, np.ndarray]:
+        """Both means in the memory of their sums."""
+        cross, square = self._taken()
+        return cross, mirrored(square)
 
-def _drift(x: torch.Tensor, moved: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    @property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        return [(self.width, self.width)] * 2
+
+
+def _drift(x: torch.Tensor, moved: torch.Tensor, cross: torch.Tensor, square: torch.Tensor) -> None:
     after = _wide(moved)
     d = after - x.to(after.dtype)
-    return product(d, after), lower(d)
+    cross.add_(product(d, after))
+    lower(d, square)
 
 
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -127,22 +162,25 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
         return _wide(left).T @ _wide(right)
 
 
-def lower(x: torch.Tensor) -> torch.Tensor:
-    """x' x of a chunk (t, width), of which only the lower triangle counts."""
+def lower(x: torch.Tensor, total: torch.Tensor) -> None:
+    """Add x' x of a chunk (t, width) to a sum, of which only the lower triangle counts."""
     if x.device.type != "cpu" or x.shape[1] < 2 * STRIP:
-        return product(x, x)
+        total.add_(product(x, x))
+        return
     rows, width = _wide(x), x.shape[1]
-    found = rows.new_zeros((width, width))
     for start in range(0, width, STRIP):
         stop = min(start + STRIP, width)
-        found[start:stop, :stop] = product(rows[:, start:stop], rows[:, :stop])
-    return found
+        total[start:stop, :stop].add_(product(rows[:, start:stop], rows[:, :stop]))
 
 
 def mirrored(square: np.ndarray) -> np.ndarray:
-    """The symmetric matrix of a lower triangle."""
-    triangle = np.tril(square)
-    return triangle + np.tril(square, -1).T
+    """The symmetric matrix of a lower triangle, in the memory of `square`."""
+    for start in range(0, len(square), STRIP):
+        stop = start + STRIP
+        corner = square[start:stop, start:stop]
+        corner[...] = np.tril(corner) + np.tril(corner, -1).T
+        square[start:stop, stop:] = square[stop:, start:stop].T
+    return square
 
 
 def multiplies_half(x: torch.Tensor) -> bool:

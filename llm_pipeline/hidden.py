@@ -1,7 +1,8 @@
 """What the blocks pass on, (sequences, length, width): on the GPU, in memory, or in a memory-mapped file.
 
 In memory a block's output takes the place of its input, eight sequences at a time. On disk every block writes a new
-file, so that the input of an unfinished block is still there when the run goes on after a kill.
+file, so that the input of an unfinished block is still there when the run goes on after a kill. Where a GPU runs out
+of memory while they are on it, they leave it, once and for good, and what failed is done again: no result changes.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +30,7 @@ from solvers.refusal import Refusal
 PLACES = ("auto", "gpu", "memory", "disk")
 WHERE = {"gpu": "on the GPU", "memory": "in memory", "disk": "on disk"}
 SHARE = 0.8  # of the free memory that a run plans with
+T = TypeVar("T")
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -71,36 +75,79 @@ class HiddenStates:
     walk : BlockWalk
     place : str
         ``gpu``, ``memory`` or ``disk``.
-    folder : Path
+    folder : Path, optional
         Where files go under ``disk``.
+    batch : int
+        Sequences that a block runs at a time.
     """
 
-    def __init__(self, walk: BlockWalk, place: str, folder: Path) -> None:
-        self.walk, self.place, self.folder = walk, place, folder
+    def __init__(self, walk: BlockWalk, place: str, folder: Path | None = None, *, batch: int = BATCH) -> None:
+        self.walk, self.place, self.folder, self.batch = walk, place, folder, batch
         self.now = torch.empty(0)
+        self._steps: list[str] = []
+        self._block, self._passed = 0, 0
 
     def embed(self, ids: np.ndarray) -> None:
         """What the first block receives."""
-        self.now = self.walk.embed(ids, into=lambda shape: self._room(0, shape))
+        self.now = self.sparing(lambda: self.walk.embed(ids, batch=self.batch, into=lambda shape: self._room(0, shape)))
 
     def advance(self, block: nn.Module, i: int) -> None:
         """Put the output of block `i` in the place of its input."""
-        into = self._room(i + 1, tuple(self.now.shape)) if self.place == "disk" else self.now
-        self.now = self.walk.forward(block, i, self.now, into=into)
+        self._block, self._passed = i, 0
+        self.now = self.sparing(lambda: self._output(block, i))
+        self._block = i + 1
         if self.place == "disk":
             flush(self._path(i + 1))
+
+    def _output(self, block: nn.Module, i: int) -> torch.Tensor:
+        """The output of block `i`, from the first batch on that has not passed it yet."""
+        into = self._room(i + 1, tuple(self.now.shape)) if self.place == "disk" else self.now
+        for n, (part, place) in enumerate(zip(self.now.split(self.batch), into.split(self.batch), strict=True)):
+            if n >= self._passed:
+                self.walk.forward(block, i, part, batch=self.batch, into=place)
+                self._passed = n + 1
+            elif into is not self.now:
+                place.copy_(part)
+        return into
+
+    def sparing(self, call: Callable[[], T]) -> T:
+        """What a call gives; where the GPU has no memory for it, once more when the hidden states have left it."""
+        try:
+            return call()
+        except torch.OutOfMemoryError as error:
+            if self.place != "gpu":
+                raise
+            reason = (str(error).splitlines() or ["no reason given"])[0]
+        self._leave(reason)  # out here the arrays of the call are gone
+        return call()
+
+    def told(self) -> list[str]:
+        """What was stepped down since this was asked last."""
+        steps, self._steps = self._steps, []
+        return steps
+
+    def _leave(self, reason: str) -> None:
+        """Step down from the GPU, visibly."""
+        fits = self.folder is None or self.now.nbytes <= SHARE * free_memory()
+        self.place = "memory" if fits else "disk"
+        said = f"block {self._block}: the GPU ran out of memory ({reason}); hidden states go on {WHERE[self.place]}"
+        print(said, file=sys.stderr, flush=True)
+        self._steps.append(said)
+        if self.now.numel():
+            self.now = self._room(self._block, tuple(self.now.shape)).copy_(self.now)
+        torch.cuda.empty_cache()
 
     def reopen(self, i: int, shape: tuple[int, ...], expected: str) -> bool:
         """Go on with the file that holds the input of block `i`; False where it is missing or holds something else."""
         size = math.prod(shape) * self.walk.dtype.itemsize
         if self.place != "disk" or not self._path(i).is_file() or self._path(i).stat().st_size != size:
             return False
-        self.now = self._mapped(i, shape)
+        self.now, self._block = self._mapped(i, shape), i
         return self.digest() == expected
 
     def forget(self, i: int) -> None:
         """Remove the file of the input of block `i` and of earlier ones."""
-        for path in self.folder.glob("hidden-*.bin"):
+        for path in self.folder.glob("hidden-*.bin") if self.folder else ():
             if int(path.stem.removeprefix("hidden-")) <= i:
                 path.unlink()
 
@@ -123,6 +170,7 @@ class HiddenStates:
         return torch.from_file(str(self._path(i)), shared=True, size=size, dtype=self.walk.dtype).view(shape)
 
     def _path(self, i: int) -> Path:
+        assert self.folder is not None
         return self.folder / f"hidden-{i}.bin"
 
 

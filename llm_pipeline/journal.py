@@ -57,12 +57,13 @@ class Journal:
                 self._failures.append(f"{layer.name}: {certificate}")
             self._certificates.append(certificate_line(layer.name, certificate))
 
-    def close(self, hidden: str) -> dict[str, Any]:
-        """The record of the present block; `hidden` is the digest of what it passes on."""
+    def close(self, hidden: str, steps: list[str] | None = None) -> dict[str, Any]:
+        """The record of the present block; `hidden` is the digest of what it passes on, `steps` where that moved to."""
         spent = {name: total - self._counted.get(name, 0.0) for name, total in self.seconds.items()}
         record = {
             "block": len(self.blocks),
             "hidden": hidden,
+            "steps": steps or [],
             "layers": self._rows,
             "certificates": self._certificates,
             "failures": self._failures,
@@ -127,6 +128,7 @@ class Journal:
             "engine": self.engine,
             "peak_memory_bytes": max(peak_memory(), *(block["peak_memory_bytes"] for block in self.blocks)),
             "hidden_states": hidden,
+            "stepped_down": [step for block in self.blocks for step in block["steps"]],
             "certificates": {outcome: outcomes[outcome] for outcome in OUTCOMES},
             "failures": self.failures,
             "versions": self.plan.versions,

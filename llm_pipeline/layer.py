@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from llm_pipeline.families import Site
 from llm_pipeline.plan import Plan
 from solvers.door import Run, place_of
 from solvers.methods import Method
-from solvers.problem import LayerProblem
+from solvers.problem import PART, LayerProblem
 from solvers.solution import Trace
 from solvers.sparsity import Budget, Sparsity
 from theory_checks import Certificate, certify, certify_saved
@@ -31,8 +32,8 @@ class Layer:
     Attributes
     ----------
     name : tensor name in the checkpoint
-    problem : the layer in its own coordinates, float64
-    run : what the solver did
+    source, inputs : where the dense weight is read, and what the layer sees
+    run : what the solver did; its last weights are those that are saved
     saved : (out, in) the weights in the stored dtype, as they go to the file
     seconds : of the solver
     """
@@ -40,10 +41,24 @@ class Layer:
     name: str
     block: int
     site: str
-    problem: LayerProblem
+    source: Checkpoint
+    inputs: Inputs
     run: Run
     saved: torch.Tensor
     seconds: float
+
+    @property
+    def problem(self) -> LayerProblem:
+        """The layer in its own coordinates, float64; made anew, so that it takes memory only while it is used."""
+        return self.inputs.problem(dense_weight(self.source, self.name))
+
+    def values(self, *weights: np.ndarray) -> list[float]:
+        """`problem.value` of weights in the layer's own coordinates; a few rows are in memory at a time."""
+        dense, totals = self.source.read(self.name), [0.0] * len(weights)
+        for k in range(0, len(dense), PART):
+            some = self.inputs.problem(dense[k : k + PART].to(torch.float64).numpy())
+            totals = [total + some.value(W[k : k + PART]) for total, W in zip(totals, weights, strict=True)]
+        return totals
 
 
 def dense_weight(checkpoint: Checkpoint, name: str) -> np.ndarray:
@@ -56,20 +71,30 @@ def prune_layer(
 ) -> Layer:
     """Solve one layer, and cast the result to the dtype of the file."""
     name = walk.weight_name(i, reader)
-    problem = inputs.problem(dense_weight(walk.checkpoint, name))
     start = time.perf_counter()
     after = {"refine": plan.refine, "swaps": plan.swaps, "mu": plan.mu, "refine_mu": plan.refine_mu}
     place = place_of(plan.solver, torch.zeros(1, device=plan.device), plan.precision)
-    run = solvers.run(method, problem, budget, place=place, **after, **plan.method.options)
+    made = partial(_problem, walk.checkpoint, name, inputs)
+    run = solvers.run(method, made, budget, place=place, **after, **plan.method.options)
     seconds = time.perf_counter() - start
     saved = torch.from_numpy(run.weight).to(walk.checkpoint.dtype(name))
-    return Layer(name, i, site.name, problem, run, saved, seconds)
+    run = run._replace(weight=array_of(saved))
+    return Layer(name, i, site.name, walk.checkpoint, inputs, run, saved, seconds)
+
+
+def _problem(checkpoint: Checkpoint, name: str, inputs: Inputs) -> LayerProblem:
+    return inputs.problem(dense_weight(checkpoint, name))
+
+
+def array_of(saved: torch.Tensor) -> np.ndarray:
+    """The same numbers in a dtype that NumPy knows, without a copy where it knows the tensor's."""
+    return saved.numpy() if saved.dtype in (torch.float32, torch.float64) else saved.to(torch.float32).numpy()
 
 
 def judge(method: Method, layer: Layer, refine: str) -> list[Certificate]:
     """Every claim about how the layer was solved, and about the weights as they are saved."""
-    saved = layer.saved.to(torch.float64).numpy()
-    return certify(method, layer.run, refine) + judge_saved(method, layer.run.refit, layer.run.sparsity, saved)
+    run = layer.run
+    return certify(method, run, refine) + judge_saved(method, run.refit, run.sparsity, run.weight)
 
 
 def judge_saved(method: Method, problem: LayerProblem, sparsity: Sparsity, saved: np.ndarray) -> list[Certificate]:
@@ -87,23 +112,25 @@ def describe(layer: Layer, refine: str) -> dict[str, Any]:
     The gains of refinement and swaps are decreases of f with the ridge `refine_mu`; `stages` are relative errors
     without a ridge, before the cast.
     """
-    saved = layer.saved.to(torch.float64).numpy()
-    run, found = layer.run, layer.run.found
+    run, found, saved = layer.run, layer.run.found, layer.run.weight
+    stages = _stages(run) if refine != "none" else {}
+    output, objective, *errors = layer.values(np.broadcast_to(0.0, saved.shape), saved, *stages.values())
+    relative = [f / output if output > 0 else float("nan") for f in (objective, *errors)]
     return {
         "layer": layer.name,
         "block": layer.block,
         "site": layer.site,
-        "shape": list(layer.problem.shape),
+        "shape": list(saved.shape),
         "kept": int(np.count_nonzero(saved)),
         "sparsity": float(np.mean(saved == 0)),
-        "objective": layer.problem.value(saved),
-        "relative_error": layer.problem.relative_error(saved),
+        "objective": objective,
+        "relative_error": relative[0],
         "seconds": layer.seconds,
         "stop": found.stop.value,
         "sha256": digest(layer.saved),
         "refine": {"name": refine, "gain": -run.refit.change(found.weight, run.refined)} if refine != "none" else None,
         "swaps": _swaps(run),
-        "stages": _stages(layer) if refine != "none" else None,
+        "stages": dict(zip(stages, relative[1:], strict=True)) or None,
         "trace": _trace(found.trace),
     }
 
@@ -115,12 +142,12 @@ def _swaps(run: Run) -> dict[str, Any] | None:
     return {"count": count, "gain": gain, "rows_ended": int(run.ended.sum())}
 
 
-def _stages(layer: Layer) -> dict[str, float]:
-    run = layer.run
+def _stages(run: Run) -> dict[str, np.ndarray]:
+    """The weights after every stage, in the layer's own coordinates."""
     after = {"found": run.found.weight, "refined": run.refined, "swapped": run.swapped}
     if run.gains is None:
         del after["swapped"]
-    return {stage: layer.problem.relative_error(run.problem.original(W)) for stage, W in after.items()}
+    return {stage: run.problem.original(W) for stage, W in after.items()}
 
 
 def _trace(trace: Trace | None) -> dict[str, Any] | None:

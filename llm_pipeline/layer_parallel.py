@@ -78,8 +78,9 @@ def prune_alone(i: int, received: np.ndarray, job: Job) -> Answer:
     walk = _walk(job.model, plan.device, plan.dtype, job.recorded)
     weights: dict[str, np.ndarray] = {}
     journal = Journal(plan)
-    hidden = tensor_of(received, walk.dtype)
-    prune_block(i, walk, hidden, job.kept, lambda name, W: weights.update({name: bits_of(W)}), journal)
+    states = HiddenStates(walk, "memory")
+    states.now = tensor_of(received, walk.dtype)
+    prune_block(i, states, job.kept, lambda name, W: weights.update({name: bits_of(W)}), journal)
     return Answer(journal.close(""), weights)
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-LARGE = 2**22
+LARGE = 2**20
 
 
 def free_memory() -> int:
@@ -24,7 +24,7 @@ def free_memory() -> int:
 
 
 def keep_little() -> None:
-    """From now on arrays of 4 MB and more go back to the system as soon as they are freed.
+    """From now on arrays of 1 MB and more go back to the system as soon as they are freed.
 
     By default glibc keeps freed arrays below 32 MB, in pieces that the next ones may not fit.
     """
@@ -32,3 +32,10 @@ def keep_little() -> None:
     if adjust is not None:
         adjust(M_MMAP_THRESHOLD, LARGE)
         adjust(M_TRIM_THRESHOLD, LARGE)
+
+
+def give_back() -> None:
+    """Return to the system what was freed in smaller pieces: between two sites tens of MB."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

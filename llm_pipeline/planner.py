@@ -18,7 +18,7 @@ sites a block, n_s inputs of each; h heads of width d_h; V the vocabulary; b byt
     ... accepting it               + 6 * 8 n^2: sum, H, shift, shifted, factor and its copy       (10)
     ... solving, judging           + 8 max((5 + r + f) n^2 + 4 m n, (3 + r) n^2 + A m n), r = 1 if weights are
                                    refined, f = 3 in SparseGPT, A arrays that a method holds      (11)
-    ... evaluating                 + all weights and three times the logits of a batch, in place of a block
+    ... evaluating                 + a block or both ends, hidden states of all windows, three times a batch's logits
     GPU                            block + hidden + (8) + (9) + 4 (n^2 + 14 m n) for a twin       (12)
 
 (1)-(5) are counts of the texts, checked against counted runs; (7)-(12) are upper bounds of what is alive at once. An
@@ -43,7 +43,7 @@ BATCH = 8  # sequences of a forward pass
 STAGES = ("read", "allocate", "calibrate", "solve", "certify", "write", "evaluate")
 BASE = 2**30  # of Python with torch and transformers
 EVALUATING = 1.5  # whole batches leave the caches: 2.0 on the embedded model on a CPU, 1 expected where layers are wide
-LOGITS = 3 * 2**28  # of one batch of an evaluation
+LOGITS = 2**25  # bytes of one batch of an evaluation, at least a window's
 OVER = 1.1  # room for the allocator
 ACCEPTING, NORMALISING, JUDGING = 6, 5, 3  # (n, n) arrays alive at once: MeanGram to Gram, `normalised`, |H|
 ONE_SHOT, ITERATIVE = 10, 18  # (m, n) arrays alive at once while a layer is solved or judged
@@ -224,13 +224,13 @@ def memory(model: Model, job: Job) -> dict[str, float]:
     solving = max(_solving(job.recipe, m, n) for m, n in model.layers)  # (11)
     twin = max(4.0 * (n**2 + 14 * m * n) for m, n in model.layers) if job.recipe.fast else 0.0
     states = {"block": block, "embeddings": ends, "hidden states": hidden}
-    whole = {"weights": float(job.itemsize) * model.all_weights, "work": float(LOGITS)} if job.windows else {}
+    scored = _evaluating(model, job) if job.windows else {}
     if job.on_gpu:
-        gpu = _larger({**states, "work": max(running + sums, twin)}, whole)
+        gpu = _larger({**states, "work": max(running + sums, twin)}, scored)
         host = {"base": 1.5 * job.base, "work": max(accepting, solving)}
     else:
         gpu = {}
-        host = {"base": float(job.base), **_larger({**states, "work": max(running + sums, accepting, solving)}, whole)}
+        host = {"base": float(job.base), **_larger({**states, "work": max(running + sums, accepting, solving)}, scored)}
     return {
         "host_bytes": OVER * sum(host.values()),
         "gpu_bytes": OVER * sum(gpu.values()),
@@ -244,6 +244,15 @@ def _solving(recipe: Recipe, m: int, n: int) -> float:
     held = ONE_SHOT if recipe.method in ("dense", "magnitude", "wanda") and not refined else ITERATIVE
     factored = 3 * ("sparsegpt" in (recipe.method, recipe.options.get("start")))  # damped Gram, its factor, the inverse
     return 8.0 * max((NORMALISING + refined + factored) * n**2 + 4 * m * n, (JUDGING + refined) * n**2 + held * m * n)
+
+
+def _evaluating(model: Model, job: Job) -> dict[str, float]:
+    ends = model.all_weights - model.blocks * model.block_weights
+    return {
+        "weights": float(job.itemsize) * max(model.block_weights, ends),
+        "hidden states": float(job.itemsize) * job.windows * job.window * model.width,
+        "work": 3.0 * max(LOGITS, 4 * job.window * model.vocabulary),
+    }
 
 
 def _larger(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:

@@ -31,7 +31,7 @@ from llm_pipeline.families import Site, family_of
 from llm_pipeline.hidden import WHERE, HiddenStates, Need, choose, need
 from llm_pipeline.journal import Journal
 from llm_pipeline.layer import judge, prune_layer
-from llm_pipeline.memory import keep_little
+from llm_pipeline.memory import give_back, keep_little
 from llm_pipeline.output_folder import OutputFolder
 from llm_pipeline.plan import Plan
 from llm_pipeline.sources import DTYPES
@@ -91,6 +91,7 @@ def prune(
     Refusal
         Before anything is written, or with everything removed again, or with the finished blocks kept for `resume`.
     """
+    keep_little()
     method, target, journal = solvers.find(plan.method.name), solvers.parse(plan.sparsity), Journal(plan)
     with journal.stage("read"):
         place = place_of_hidden(hidden, plan, source, tokens)
@@ -120,22 +121,21 @@ def finish(
 ) -> Result:
     """Prune the blocks that the journal does not hold yet, evaluate, and write what there is to tell."""
     plan, source = journal.plan, folder.source
-    keep_little()
     with journal.stage("read"):
         walk = BlockWalk(source, plan.device, dtype=DTYPES[plan.dtype])
     if plan.allocation.name != "uniform" and not plan.allocation.kept:
         with journal.stage("allocate"):
             plan = journal.plan = allotted(plan, walk, tokens, progress)
         folder.write_text(plans.FILE, plan.to_toml())
-    (engine or in_turn)(
-        HiddenStates(walk, place, folder.run.folder), budgets(plan, source), tokens, folder, journal, progress
-    )
+    states = HiddenStates(walk, place, folder.run.folder)
+    (engine or in_turn)(states, budgets(plan, source), tokens, folder, journal, progress)
+    states.now = torch.empty(0)
     with journal.stage("write"):
         folder.write_lines("layers.jsonl", map(json.dumps, journal.layers))
         folder.write_lines("certificates.jsonl", map(json.dumps, journal.certificates))
     with journal.stage("evaluate"):
         scores = _evaluate(plan, source, folder.partial, text, dense, progress)
-    summary = journal.summary(scores, place) | {"predicted": predicted}
+    summary = journal.summary(scores, states.place) | {"predicted": predicted}
     folder.write_text("summary.json", json.dumps(summary, indent=1))
     folder.write_text("README.md", model_card(plan, summary))
     folder.write_sums()
@@ -158,28 +158,27 @@ def in_turn(
         with journal.stage("calibrate"):
             reach(states, tokens, folder, journal, progress)
     for i in range(first, len(walk)):
-        passes_on, more = prune_block(i, walk, states.now, kept, folder.put, journal, progress), i + 1 < len(walk)
+        passes_on, more = prune_block(i, states, kept, folder.put, journal, progress), i + 1 < len(walk)
         with journal.stage("calibrate"):
             if more:
                 states.advance(passes_on, i)
         del passes_on
         with journal.stage("write"):
-            folder.finish(journal.close(states.digest() if more else ""))
+            folder.finish(journal.close(states.digest() if more else "", states.told()))
             states.forget(i)
     progress(total, total, "all blocks")
 
 
 def prune_block(
     i: int,
-    walk: BlockWalk,
-    hidden: torch.Tensor,
+    states: HiddenStates,
     kept: dict[str, Budget],
     put: Put,
     journal: Journal,
     progress: Progress = silent,
 ) -> nn.Module:
-    """Prune the block that receives `hidden`; returns the module whose output the next one receives."""
-    plan = journal.plan
+    """Prune the block that receives `states.now`; returns the module whose output the next one receives."""
+    plan, walk = journal.plan, states.walk
     total = len(walk) * len(walk.family.readers)
     with journal.stage("read"):
         block = walk.load(i)
@@ -187,17 +186,25 @@ def prune_block(
     corrected = dense if plan.error_correction == "block" else None
     for site in walk.family.sites:
         progress(len(journal.layers), total, f"block {i}, {site.name}")
+        give_back()
         with journal.stage("calibrate"):
-            [inputs] = see(walk, block, i, hidden, (site,), corrected)
+            inputs = _inputs(states, i, block, site, corrected)
         for reader in site.readers:
             budget = kept[walk.weight_name(i, reader)]
-            block.get_submodule(reader).weight.copy_(_prune_layer(walk, i, site, reader, inputs, budget, put, journal))
+            saved = _prune_layer(states, i, site, reader, inputs, budget, put, journal)
+            block.get_submodule(reader).weight.copy_(saved)
         del inputs
     return dense if dense is not None and plan.inputs == "dense" else block
 
 
+def _inputs(states: HiddenStates, i: int, block: nn.Module, site: Site, dense: nn.Module | None) -> Inputs:
+    """What a site sees."""
+    [found] = states.sparing(lambda: see(states.walk, block, i, states.now, (site,), dense))
+    return found
+
+
 def _prune_layer(
-    walk: BlockWalk,
+    states: HiddenStates,
     i: int,
     site: Site,
     reader: str,
@@ -208,8 +215,10 @@ def _prune_layer(
 ) -> torch.Tensor:
     """Solve, judge and write one layer; returns its weights as they are saved."""
     plan, method = journal.plan, solvers.find(journal.plan.method.name)
+    give_back()
     with journal.stage("solve"):
-        layer = prune_layer(walk, i, site, reader, inputs, method, budget, plan)
+        layer = states.sparing(lambda: prune_layer(states.walk, i, site, reader, inputs, method, budget, plan))
+        give_back()
     with journal.stage("certify"):
         journal.note(layer, judge(method, layer, plan.refine))
     with journal.stage("write"):

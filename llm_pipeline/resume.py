@@ -22,6 +22,7 @@ from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.hidden import PLACES
 from llm_pipeline.journal import Journal
 from llm_pipeline.layer import digest
+from llm_pipeline.memory import keep_little
 from llm_pipeline.output_folder import PARTIAL, OutputFolder, partial_of
 from llm_pipeline.plan import Plan
 from llm_pipeline.prune import Progress, Result, finish, place_of_hidden, silent
@@ -69,6 +70,7 @@ def resume(
     except BaseException:
         run.release()
         raise
+    keep_little()
     journal = Journal(plan)
     with OutputFolder(source, out, run=run) as output:
         with journal.stage("read"):

@@ -6,6 +6,7 @@ a weak one better weights on them. Both ridges are centred at the dense weight, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
@@ -64,7 +65,7 @@ class Run(NamedTuple):
 
 def run(
     method: Method,
-    problem: LayerProblem,
+    problem: LayerProblem | Callable[[], LayerProblem],
     sparsity: Sparsity,
     *,
     refine: str = "none",
@@ -76,6 +77,8 @@ def run(
 ) -> Run:
     """Run `method` on a problem in the layer's own coordinates, then refine and swap from the support that it found.
 
+    A problem that is handed over as the function that makes it is in memory only until its last use.
+
     With a `place` whatever has a fast twin is done by it there: the search, unless the method is one formula,
     refinement to the residual of the reference, and swaps.
 
@@ -84,23 +87,26 @@ def run(
     that knows a Gram prunes W~ as it would prune W0.
     """
     how, most = refinement(refine, swaps), most_of(swaps)
-    judge = problem.normalised(mu)
-    own = problem
+    problem = problem() if callable(problem) else problem
+    search = method.run if place is None or method.gpu is None else partial(method.gpu, place=place)
+    first = not method.normalised and problem.R is None  # so that the unit-diagonal Gram is not there beside the search
+    raw = search(problem, sparsity, **options) if first else None
+    judge, own = problem.normalised(mu), problem
     if method.prunes and problem.R is not None:
         judge = judge.recentred()
         own = problem.around(judge.original(judge.W0))
-    search = method.run if place is None or method.gpu is None else partial(method.gpu, place=place)
-    raw = search(judge if method.normalised else own, sparsity, **options)
-    found = raw if method.normalised else replace(raw, weight=judge.scaled(raw.weight), trace=None)
+    raw = raw or search(judge if method.normalised else own, sparsity, **options)
     refit = judge if how == "none" else problem.normalised(refine_mu).recentred()
+    del problem, own
+    found = raw if method.normalised else replace(raw, weight=judge.scaled(raw.weight), trace=None)
     refining = refined_on if place is None else partial(fast_refined_on, place=place)
     refined = refining(refit, found.weight != 0, found.weight, how)
     swapping = swapped_on if place is None else partial(fast_swapped_on, place=place.for_many_small)
     swapped, gains = (refined, None) if most == 0 else swapping(refit, sparsity, refined, most)
     ended = np.array([len(row) != most for row in gains or ()] or [False] * len(refined))
     untouched = how == "none" and not method.normalised
-    weight = raw.weight if untouched else judge.original(swapped)
-    return Run(judge, sparsity, found, refined, np.where(weight == 0, 0.0, weight), refit, swapped, gains, ended)
+    weight = _with_plain_zeros(raw.weight if untouched else judge.original(swapped))
+    return Run(judge, sparsity, found, refined, weight, refit, swapped, gains, ended)
 
 
 def solve(
@@ -169,6 +175,11 @@ def solve(
     place = place_of(solver, weight, "fp64" if wide else precision)
     done = run(chosen, problem, budget, refine=refine, swaps=swaps, mu=mu, refine_mu=refine_mu, place=place, **options)
     return Solution(like(done.weight, weight), done.found.stop, done.found.trace)
+
+
+def _with_plain_zeros(W: Array) -> Array:
+    """W with +0.0 in the place of every -0.0; a copy only where there is one."""
+    return W + 0.0 if (np.signbit(W) & (W == 0)).any() else W
 
 
 def place_of(solver: str, array: Any, precision: str = "auto") -> Place | None:

@@ -27,10 +27,10 @@ def gamma(m: int, u: float = u) -> float:
     return m * u / (1 - m * u)
 
 
-def is_positive_definite(A: Array) -> bool:
-    """Whether a floating-point Cholesky factorisation of A runs to completion."""
-    try:
-        scipy.linalg.cholesky(A, lower=True, check_finite=False)
+def is_positive_definite(A: Array, *, overwrite: bool = False) -> bool:
+    """Whether a floating-point Cholesky factorisation of A = A' runs to completion."""
+    try:  # A' lies as LAPACK wants it: where it may be overwritten there is no copy
+        scipy.linalg.cholesky(A.T, lower=True, overwrite_a=overwrite, check_finite=False)
     except scipy.linalg.LinAlgError:
         return False
     return True
@@ -51,9 +51,15 @@ def lambda_max_bound(H: Array) -> float:
     theta = _lambda_max_estimate(H)
     for margin in (1e-3, 1e-2, 1e-1):
         c = theta * (1 + margin)
-        if c < safe and is_positive_definite(c * np.eye(n) - H):
+        if c < safe and is_positive_definite(_shifted(-H, c), overwrite=True):
             return min(safe, c + g * (n * c - float(np.trace(H))))
     return safe
+
+
+def _shifted(A: Array, c: float) -> Array:
+    """A + c I, written over A."""
+    A.flat[:: len(A) + 1] += c
+    return A
 
 
 def _lambda_max_estimate(H: Array) -> float:
@@ -98,10 +104,9 @@ def require_positive_semidefinite(H: Array) -> None:
     """
     g, d = _float32(H)
     with np.errstate(over="ignore"):  # no factor of infinities is found
-        shifted = H / d
-        shifted /= d[:, None]
-    shifted.flat[:: len(H) + 1] += g * len(H)
-    if np.any(np.diag(H) < 0) or not is_positive_definite(shifted):
+        judged = H / d
+        judged /= d[:, None]
+    if np.any(np.diag(H) < 0) or not is_positive_definite(_shifted(judged, g * len(H)), overwrite=True):
         lowest = float(scipy.linalg.eigvalsh(H)[0])
         raise Refusal(
             f"the Gram must be positive semidefinite; its smallest eigenvalue is {lowest:.3g}, its trace "

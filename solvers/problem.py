@@ -21,7 +21,7 @@ from solvers.linalg import cholesky, lambda_max_bound
 from solvers.refusal import Refusal
 from solvers.sparsity import Array
 
-PART = 512  # rows or columns of a product that are in memory at a time
+PART = 256  # rows or columns of a product that are in memory at a time
 
 
 def _parts(n: int) -> Iterator[slice]:
@@ -92,8 +92,9 @@ class Gram:
         scale = np.where(self.norms > 0, self.norms, dead)
         H = self.H / scale
         H /= scale[:, None]
-        H = H + H.T
-        H /= 2
+        for part in _parts(len(H)):
+            mean = (H[part, part.start :] + H[part.start :, part].T) / 2
+            H[part, part.start :], H[part.start :, part] = mean, mean.T
         H.flat[:: len(H) + 1] += mu
         return Gram(H, ridge=mu), scale
 
@@ -129,7 +130,7 @@ class LayerProblem:
             raise Refusal(
                 "the dense weight holds NaN or infinity. Usually the checkpoint is damaged; download it again."
             )
-        reach = float(np.abs(self.W0).max()) * float(self.norms.max(initial=1.0))
+        reach = max(float(self.W0.max()), -float(self.W0.min())) * float(self.norms.max(initial=1.0))
         if reach > np.sqrt(np.finfo(np.float64).max / self.W0.size) / 4:
             raise Refusal(
                 f"weights times inputs reach {reach:.3g}, whose squares overflow. Divide either by a constant."
@@ -181,14 +182,16 @@ class LayerProblem:
 
     def magnitude(self, W: Array) -> float:
         """Sum of the absolute terms of f(W), the scale of its rounding error: 1/2 <|D| |H|, |D|> + ..."""
-        D = np.abs(W - self.W0)
-        linear = 0.0 if self.R is None else float(np.vdot(np.abs(self.R), D))
-        quadratic = sum(float(np.vdot(D @ np.abs(self.H[:, part]), D[:, part])) for part in _parts(len(self.H)))
+        quadratic, linear = 0.0, 0.0
+        for part in _parts(len(W)):
+            D = np.abs(W[part] - self.W0[part])
+            quadratic += sum(float(np.vdot(D @ np.abs(self.H[:, k]), D[:, k])) for k in _parts(len(self.H)))
+            linear += 0.0 if self.R is None else float(np.vdot(np.abs(self.R[part]), D))
         return 0.5 * quadratic + linear + abs(self.e0)
 
     def relative_error(self, W: Array) -> float:
         """f(W) / f(0): squared output error over squared dense output; nan where the dense output is zero."""
-        output = self.value(np.zeros_like(self.W0))
+        output = self.value(np.broadcast_to(0.0, self.shape))
         return self.value(W) / output if output > 0 else float("nan")
 
     def normalised(self, mu: float = 0.1) -> LayerProblem:
@@ -217,6 +220,10 @@ class LayerProblem:
     def around(self, W: Array) -> LayerProblem:
         """The same f in the difference form around another weight: R and e0 become the gradient and value there."""
         return LayerProblem(W, self.gram, self.grad(W), self.value(W), self.scale)
+
+    def rows(self, part: slice) -> LayerProblem:
+        """The terms of f that belong to some outputs; e0, which is no output's, is left out."""
+        return LayerProblem(self.W0[part], self.gram, None if self.R is None else self.R[part], 0.0, self.scale)
 
     def scaled(self, W: Array) -> Array:
         """A weight of the layer's own coordinates in those of this problem."""

@@ -31,10 +31,12 @@ def largest(scores: Array, keep: int) -> Mask:
     n = scores.shape[-1]
     if keep <= 0 or keep >= n:
         return np.full(scores.shape, keep >= n)
-    kth = np.partition(scores, n - keep, axis=-1)[..., n - keep, None]
+    kth = np.partition(scores, n - keep, axis=-1)[..., n - keep, None].copy()
     above, tied = scores > kth, scores == kth
     room = keep - above.sum(axis=-1, keepdims=True)
-    marked: Mask = above | (tied & (tied.cumsum(axis=-1) <= room))
+    if (tied.sum(axis=-1, keepdims=True) > room).any():
+        tied &= tied.cumsum(axis=-1) <= room
+    marked: Mask = above | tied
     return marked
 
 

@@ -52,9 +52,9 @@ def certify_saved(problem: LayerProblem, sparsity: Sparsity, saved: Array) -> li
     Parameters
     ----------
     problem : the layer on the unit-diagonal Gram with the ridge of the last stage, `Run.refit`
-    saved : (out, in) the weights as they stand in the file
+    saved : (out, in) the weights as they stand in the file, in any dtype that NumPy knows
     """
     return [
-        exact_count(sparsity, problem.original(problem.W0), saved),
-        lower_bound(problem, sparsity, problem.scaled(saved)),
+        exact_count(sparsity, problem.W0, saved),
+        lower_bound(problem, sparsity, saved, own=True),
     ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from solvers.sparsity import Array, Budget, KeepGroups, KeepNofM, KeepPerLayer, Sparsity
+from solvers.sparsity import Array, Budget, KeepGroups, KeepNofM, KeepPerLayer, Mask, Sparsity
 from theory_checks.certificate import Certificate
 
 
-def windows(sparsity: Sparsity, A: Array) -> Array:
+def windows(sparsity: Sparsity, A: Array | Mask) -> Array | Mask:
     """A laid out so that every row is one window of the budget: an output row, the layer, n of m, or the groups."""
     if isinstance(sparsity, KeepPerLayer):
         return A.reshape(1, -1)
@@ -38,8 +38,8 @@ def exact_count(sparsity: Sparsity, W0: Array, W: Array) -> Certificate:
     )
     if not isinstance(sparsity, Budget):
         return Certificate(name, claim, where, 0.0, 0.0, applies=f"{sparsity} is a penalty, it fixes no count")
-    counts = np.count_nonzero(windows(sparsity, np.abs(W)), axis=1)
-    born_zero = np.count_nonzero(windows(sparsity, np.abs(W0)) == 0, axis=1)
+    counts = np.count_nonzero(windows(sparsity, W != 0), axis=1)
+    born_zero = np.count_nonzero(windows(sparsity, W0 != 0) == 0, axis=1)
     short = sparsity.keep - born_zero - counts
     deviation = np.maximum(counts - sparsity.keep, np.maximum(short, 0)).max(initial=0)
     negative_zeros = np.count_nonzero((W == 0) & np.signbit(W))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from llm_pipeline import evaluate
+from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.calibration import PAD, Tokens
+from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.documents import Text
 from llm_pipeline.evaluate import paired_difference, perplexity, score_windows
 from solvers.refusal import Refusal
@@ -44,13 +47,54 @@ def test_perplexity_is_the_textbook_formula(tiny: Path) -> None:
 
 
 def test_the_batch_is_sized_by_its_logits_and_progress_is_told(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = AutoModelForCausalLM.from_pretrained(tiny).eval()
+    walk = BlockWalk(Checkpoint.open(tiny), "cpu")
     told: list[tuple[int, int]] = []
-    whole = score_windows(model, IDS)
+    whole = score_windows(walk, IDS)
     monkeypatch.setattr(evaluate, "LOGIT_BYTES", 3 * 4 * 13 * 97)
-    parts = score_windows(model, IDS, progress=lambda done, total: told.append((done, total)))
+    parts = score_windows(walk, IDS, progress=lambda done, total: told.append((done, total)))
     assert told == [(3, 7), (6, 7), (7, 7)]
     np.testing.assert_allclose(parts, whole, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3 tied", "opt", "opt norm after"])
+def test_block_by_block_gives_the_logits_of_the_whole_model_bit_for_bit(
+    kind: str, save_tiny: Callable[..., Path]
+) -> None:
+    folder, ids = save_tiny(kind), torch.as_tensor(IDS[:4])
+    walk = BlockWalk(Checkpoint.open(folder), "cpu")
+    hidden = walk.embed(ids.numpy(), batch=4)
+    for i in range(len(walk)):
+        hidden = walk.forward(walk.load(i), i, hidden, batch=4)
+    with torch.inference_mode():
+        whole = AutoModelForCausalLM.from_pretrained(folder, dtype=walk.dtype).eval()(ids, use_cache=False).logits
+    assert torch.equal(walk.logits(walk.ends(), ids, hidden), whole)
+    assert not torch.equal(walk.logits(walk.ends(), ids, 2 * walk.embed(ids.numpy())), whole)
+
+
+def test_a_block_is_read_once_for_all_windows_and_again_only_where_memory_ends(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no more than one of them is alive: a model of any size passes."""
+    loaded, alive, load = [], [], BlockWalk.load
+
+    def counted(walk: BlockWalk, i: int) -> torch.nn.Module:
+        alive[:] = [block for block in alive if block() is not None]
+        assert len(alive) <= 1
+        block = load(walk, i)
+        loaded.append(i)
+        alive.append(weakref.ref(block))
+        return block
+
+    monkeypatch.setattr(BlockWalk, "load", counted)
+    whole = perplexity(tiny, TOKENS)
+    blocks = list(range(Checkpoint.open(tiny).config.num_hidden_layers))
+    assert loaded == blocks
+    monkeypatch.setattr(evaluate, "LOGIT_BYTES", 0)  # batches of one window
+    monkeypatch.setattr(evaluate, "choose", lambda *needed: "disk")
+    monkeypatch.setattr(evaluate, "free_memory", lambda: 0)
+    one_by_one = perplexity(tiny, TOKENS)
+    assert loaded == blocks * (1 + len(IDS))
+    np.testing.assert_allclose(one_by_one.window_nll, whole.window_nll, rtol=1e-5)
 
 
 def test_the_interval_is_that_of_a_mean_over_windows(tiny: Path) -> None:

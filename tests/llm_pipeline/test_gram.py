@@ -103,8 +103,14 @@ def test_the_order_of_the_sequences_changes_nothing_beyond_the_rounding_of_a_chu
 
 @pytest.mark.parametrize("where", ["product", "lower"])
 def test_products_rounded_to_half_precision_miss_the_bound(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = getattr(gram_module, where)
-    monkeypatch.setattr(gram_module, where, lambda *x: exact(*x).to(torch.bfloat16).to(torch.float32))
+    product, lower = gram_module.product, gram_module.lower
+
+    def rounded(x: torch.Tensor, total: torch.Tensor) -> None:
+        lower(x, total)
+        total.copy_(total.to(torch.bfloat16))
+
+    defect = rounded if where == "lower" else lambda *x: product(*x).to(torch.bfloat16).to(torch.float32)
+    monkeypatch.setattr(gram_module, where, defect)
     x = torch.as_tensor(RNG.standard_normal((300, 9)), dtype=torch.float32)
     gram, drift = MeanGram(9), MeanDrift(9)
     gram.add(x)
@@ -150,11 +156,19 @@ def test_the_strips_of_the_lower_triangle_are_those_of_the_whole_product(dtype: 
     gram = MeanGram(width)
     gram.add(x)
     np.testing.assert_array_equal(gram.value(), exact_gram(x.double().numpy()))
-    assert torch.count_nonzero(gram_module.lower(x)[0, gram_module.STRIP :]) == 0  # the other half is not computed
+    total = torch.zeros(width, width, dtype=torch.float64)
+    gram_module.lower(x, total)
+    assert torch.count_nonzero(total[0, gram_module.STRIP :]) == 0  # the other half is not computed
+    once = gram.value()
+    np.testing.assert_array_equal(gram.take(), once)
+    with pytest.raises(Refusal, match="none arrived"):
+        gram.value()  # the sum was given away
 
 
 def test_another_device_takes_the_whole_product() -> None:
-    assert gram_module.lower(torch.zeros(3, 600, device="meta")).shape == (600, 600)
+    total = torch.ones(600, 600, device="meta", dtype=torch.float64)
+    gram_module.lower(torch.zeros(3, 600, device="meta"), total)
+    assert total.dtype == torch.float64
 
 
 @pytest.mark.gpu

@@ -46,7 +46,7 @@ def test_objective_and_error_are_those_of_the_weights_as_saved(solved: Callable[
     expected = 0.5 * np.trace((saved - W0) @ H @ (saved - W0).T)
     assert row["objective"] == pytest.approx(expected, rel=1e-12)
     assert row["relative_error"] == pytest.approx(2 * expected / np.trace(W0 @ H @ W0.T), rel=1e-12)
-    unrounded = layer.run.weight
+    unrounded = layer.run.problem.original(layer.run.swapped)
     assert row["objective"] != pytest.approx(0.5 * np.trace((unrounded - W0) @ H @ (unrounded - W0).T), rel=1e-7)
     assert (row["kept"], row["sparsity"], row["shape"]) == (40 * 16, 0.5, [40, 32])
     assert row["sha256"] == digest(layer.saved)
