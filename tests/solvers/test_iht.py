@@ -14,7 +14,7 @@ from solvers.problem import LayerProblem
 from solvers.refusal import Refusal
 from solvers.schedule import constant, cubic
 from solvers.solution import Stop
-from solvers.sparsity import L0, L1, KeepNofM, KeepPerLayer, KeepPerRow
+from solvers.sparsity import L0, L1, KeepNofM, KeepPerLayer, KeepPerRow, OnTheWay
 from theory_checks import allowance
 from theory_checks.strategies import cases
 from theory_checks.synthetic import Case
@@ -61,9 +61,11 @@ def test_for_uncorrelated_inputs_a_budget_is_magnitude_pruning(method, case):
 def test_the_cubic_schedule_only_tightens_and_ends_exactly_at_the_budget(case, iters, ramp):
     for budget in case.budgets:
         schedule, steps = cubic(budget, case.W0.shape, iters, ramp), max(1, round(ramp * iters))
-        keeps = [schedule(t, case.W0, None).keep for t in range(iters)]
-        assert keeps == sorted(keeps, reverse=True)
-        assert set(keeps[steps - 1 :]) == {budget.keep}
+        stages = [schedule(t, case.W0, None) for t in range(iters)]
+        levels, kept = [stage.level for stage in stages], [stage.mask(np.abs(case.W0)).sum() for stage in stages]
+        assert levels == sorted(levels, reverse=True)
+        assert kept == sorted(kept, reverse=True)
+        assert set(stages[steps - 1 :]) == {budget}
         assert schedule(iters, case.W0, None) is None
 
 
@@ -71,6 +73,8 @@ def test_the_cubic_schedule_by_hand():
     schedule = cubic(KeepPerRow(20), (1, 100), 5, 0.8)  # 80 to remove in 4 steps: 1 - (3/4)^3, 1 - (2/4)^3, ...
     assert [schedule(t, None, None).keep for t in range(5)] == [54, 30, 21, 20, 20]
     assert cubic(L0(1.0), (1, 100), 5, 0.8)(0, None, None) == L0(1.0)
+    windows = cubic(KeepNofM(1, 5), (2, 100), 5, 0.8)  # 80 of the 100 inputs of each row
+    assert [windows(t, None, None) for t in range(5)] == [OnTheWay(1, 5, n) for n in (34, 10, 1)] + 2 * [KeepNofM(1, 5)]
 
 
 @pytest.mark.parametrize(("iters", "ramp"), [(0, 0.8), (10, 1.5), (10, -0.1), (10, float("nan"))])
@@ -81,11 +85,11 @@ def test_a_schedule_that_would_miss_the_budget_is_refused(iters, ramp):
 
 @pytest.mark.parametrize("method", ["iht", "maiht"])
 def test_a_pause_of_the_schedule_is_not_a_rest(method):
-    """2:4 under the cubic schedule keeps 4:4 in its first steps, where W0 rests; a run once stopped there, dense."""
-    problem = Case(seed=1).problem
-    schedule = cubic(KeepNofM(2, 4), problem.shape, 50, 0.8)
-    assert [schedule(t, problem.W0, None).keep for t in (0, 1)] == [4, 4]
-    found = solvers.find(method).run(problem, KeepNofM(2, 4))
+    """A long schedule removes nothing in its first steps, where W0 rests; a run once stopped there, dense."""
+    problem, slow = Case(seed=1).problem, {"iters": 1000, "ramp": 1.0}
+    schedule = cubic(KeepNofM(2, 4), problem.shape, *slow.values())
+    assert schedule(0, problem.W0, None).mask(np.abs(problem.W0)).all()
+    found = solvers.find(method).run(problem, KeepNofM(2, 4), **slow)
     assert np.count_nonzero(found.weight) == found.weight.size // 2
     assert len(found.trace) > 30
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from solvers.refusal import Refusal
-from solvers.sparsity import L0, L1, Budget, KeepGroups, KeepNofM, KeepPerLayer, KeepPerRow, largest, parse
+from solvers.sparsity import L0, L1, Budget, KeepGroups, KeepNofM, KeepPerLayer, KeepPerRow, OnTheWay, largest, parse
 
 SHAPE = (2, 4)
 SUPPORTS = [np.reshape(bits, SHAPE) for bits in product([False, True], repeat=8)]
@@ -18,6 +18,7 @@ ALLOWED = {
     KeepPerRow(2): lambda S: (S.sum(axis=1) <= 2).all(),
     KeepPerLayer(3): lambda S: S.sum() <= 3,
     KeepNofM(1, 2): lambda S: (S.reshape(-1, 2).sum(axis=1) <= 1).all(),
+    OnTheWay(1, 2, 1): lambda S: ((S.reshape(2, 2, 2).sum(axis=2) - 1).clip(0).sum(axis=1) <= 1).all(),
     KeepGroups(1, (0, 1, 1, 0)): lambda S: not (S[:, [0, 3]].any() and S[:, [1, 2]].any()),
 }
 integers = st.lists(st.integers(-4, 4), min_size=8, max_size=8).map(lambda z: np.reshape(z, SHAPE).astype(float))
@@ -77,8 +78,8 @@ def test_counts_and_levels():
     W = np.array([[1.0, 0, -2, 0], [0, 0, 3, 4]])
     assert [s.count(W) for s in (L0(1.0), L1(1.0), KeepPerRow(2))] == [4, 4, 4]
     assert (L0(0.5).value(W), L1(0.5).value(W)) == (2.0, 5.0)
-    assert [s.level for s in (L0(0.5), L1(0.25), KeepPerRow(2))] == [0.5, 0.25, 2]
-    assert [b.most(SHAPE) for b in ALLOWED] == [4, 8, 2, 2]
+    assert [s.level for s in (L0(0.5), L1(0.25), KeepPerRow(2), OnTheWay(1, 2, 3))] == [0.5, 0.25, 2, 4]
+    assert [b.most(SHAPE) for b in ALLOWED if not isinstance(b, OnTheWay)] == [4, 8, 2, 2]
 
 
 def test_a_budget_without_a_pattern_is_no_budget():

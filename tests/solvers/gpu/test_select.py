@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from solvers.gpu import select
-from solvers.sparsity import L0, L1, KeepNofM, KeepPerLayer, KeepPerRow, largest
+from solvers.sparsity import L0, L1, KeepNofM, KeepPerLayer, KeepPerRow, OnTheWay, largest
 
 TINY = {"float64": 5e-324, "float32": 1e-45}
 SHAPE = (6, 24)
@@ -91,7 +91,7 @@ def test_every_window_of_three_values_by_enumeration(backend, width):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("sparsity", [L0(0.1), L0(0.0), L1(0.3), L1(0.0), *_budgets()], ids=str)
+@pytest.mark.parametrize("sparsity", [L0(0.1), L0(0.0), L1(0.3), L1(0.0), OnTheWay(2, 4, 9), *_budgets()], ids=str)
 def test_the_prox_is_the_references_on_the_same_numbers(backend, sparsity, dtype):
     Z = np.round(4 * np.random.default_rng(1).standard_normal(SHAPE)).astype(dtype) / 4
     Z[0, :2] = 0.0, -0.0
@@ -108,6 +108,7 @@ def test_scores_are_not_written_to(backend):
     scores = _scores("float64")["continuous"]
     given = backend.array(scores)
     select.mask(KeepPerRow(5), given)
+    select.mask(OnTheWay(2, 4, 9), given)
     assert np.array_equal(backend.numpy(given), scores)
 
 
