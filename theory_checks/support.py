@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 
-from solvers.sparsity import Array, Budget, KeepGroups, KeepNofM, KeepPerLayer, Mask, Sparsity
+from solvers.sparsity import Array, Budget, KeepGroups, KeepNofM, KeepPerLayer, Sparsity
 from theory_checks.certificate import Certificate
 
 
-def windows(sparsity: Sparsity, A: Array | Mask) -> Array | Mask:
+def windows(sparsity: Sparsity, A: Array) -> Array:
     """A laid out so that every row is one window of the budget: an output row, the layer, n of m, or the groups."""
     if isinstance(sparsity, KeepPerLayer):
         return A.reshape(1, -1)
@@ -38,8 +40,9 @@ def exact_count(sparsity: Sparsity, W0: Array, W: Array) -> Certificate:
     )
     if not isinstance(sparsity, Budget):
         return Certificate(name, claim, where, 0.0, 0.0, applies=f"{sparsity} is a penalty, it fixes no count")
-    counts = np.count_nonzero(windows(sparsity, W != 0), axis=1)
-    born_zero = np.count_nonzero(windows(sparsity, W0 != 0) == 0, axis=1)
+    nonzero = [cast(Array, A != 0) for A in (W, W0)]  # an eighth of the memory
+    counts = np.count_nonzero(windows(sparsity, nonzero[0]), axis=1)
+    born_zero = np.count_nonzero(windows(sparsity, nonzero[1]) == 0, axis=1)
     short = sparsity.keep - born_zero - counts
     deviation = np.maximum(counts - sparsity.keep, np.maximum(short, 0)).max(initial=0)
     negative_zeros = np.count_nonzero((W == 0) & np.signbit(W))

@@ -70,10 +70,10 @@ def test_a_run_goes_on_in_memory_with_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    plain, dense = prune_to(tiny, "plain")
+    plain, dense = prune_to(tiny, "plain", method="wanda")
     on_gpu(monkeypatch)
     small(owner, name, call)
-    found, summary = prune_to(tiny, "stepped")
+    found, summary = prune_to(tiny, "stepped", method="wanda")
     said = f"block {block}: the GPU ran out of memory ({FULL}); hidden states go on in memory"
     assert weights(found) == weights(plain)
     assert (summary["hidden_states"], summary["stepped_down"]) == ("memory", [said])
@@ -87,7 +87,7 @@ def test_a_second_time_is_told_with_what_to_do(
     on_gpu(monkeypatch)
     small(prune, "see", 2, 3)
     with pytest.raises(Refusal, match=r"out of memory \(CUDA out of memory.*Use --hidden disk"):
-        prune_to(tiny)
+        prune_to(tiny, method="wanda")
 
 
 @pytest.mark.parametrize("room", [2**40, 0], ids=["memory", "disk"])
