@@ -68,6 +68,8 @@ SAYS = (
 )
 PLACES = {dtype: Place.of(np.zeros(1), dtype) for dtype in ("float64", "float32")}
 PRUNERS = [name for name, method in solvers.METHODS.items() if method.prunes]
+WORST = ("rank one in float32", "nothing lives", "few tokens, dead inputs and an outlier")
+SOME_GRAMS = [name if name in WORST else pytest.param(name, marks=pytest.mark.slow) for name in GRAMS]
 TWINS = [name for name, method in solvers.METHODS.items() if method.gpu]
 
 
@@ -154,12 +156,13 @@ def expected(refusal, words, where):
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("gram", GRAMS)
+@pytest.mark.parametrize("gram", SOME_GRAMS)
 @pytest.mark.parametrize("name", TWINS)
 def test_fast_twins_too(name, gram, place):
     twin(name, gram, PLACES[place])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gram", [name for name in GRAMS if "rank one" in name or "few" in name or "nothing" in name])
 def test_fast_twins_on_torch(gram):
     torch = pytest.importorskip("torch")
@@ -264,7 +267,7 @@ def scale_never_matters(name):
             assert np.array_equal(one, two * by)
 
 
-@pytest.mark.parametrize("gram", GRAMS)
+@pytest.mark.parametrize("gram", SOME_GRAMS)
 @pytest.mark.parametrize("name", solvers.METHODS)
 def test_nothing_ends_above_what_it_descends_from(name, gram):
     descends(name, gram)

@@ -98,8 +98,8 @@ def test_bound_gap_and_optimality_hold(layers: list[LayerProblem], place: int, r
     holds(problem, penalty, path_of(problem, penalty), k.x)
 
 
-@pytest.mark.parametrize("place", range(4))
-@pytest.mark.parametrize("ratio", [0.3, 0.03])
+@pytest.mark.parametrize("place", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)), 3])
+@pytest.mark.parametrize("ratio", [pytest.param(0.3, marks=pytest.mark.slow), 0.03])
 def test_they_hold_on_larger_layers_too(larger: list[LayerProblem], place: int, ratio: float) -> None:
     problem = larger[place].normalised(0.1)
     assert problem.shape == (4, 688 if place == 3 else 256)
