@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -19,6 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 import llm_pipeline.waiting  # noqa: F401 - before NumPy and torch start their threads
+from llm_pipeline.ending import terminable
 from solvers.allocate import LAMBDA, M
 from solvers.door import REFINE_MU
 from solvers.refusal import Refusal
@@ -52,25 +51,6 @@ def exit_codes(interrupted: str) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         log.print(f"interrupted; {str(stop) or f'{interrupted}.'}", soft_wrap=True)
         raise typer.Exit(3) from None
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM, with which job schedulers announce the end, interrupts as Ctrl-C does; unless it was to be ignored."""
-    before = signal.getsignal(signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread() or before != signal.SIG_DFL:
-        yield
-        return
-
-    def interrupt(*_: Any) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut short what the first one tells
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
