@@ -74,7 +74,7 @@ def kernels(
 def places(device: str) -> tuple[Place, ...]:
     """Where the twins are timed: in torch; on the CPU first in NumPy, whose products are faster there."""
     place = Place.of(torch.zeros(1, device=device), "float32")
-    return (place.for_many_small, place) if device == "cpu" else (place,)
+    return (place.on_host, place) if device == "cpu" else (place,)
 
 
 def library(place: Place) -> str:

@@ -36,6 +36,9 @@ Engine = Annotated[
 Address = Annotated[
     str | None, typer.Option(help="With --engine ray, a running cluster: auto or HOST:PORT (default: this machine).")
 ]
+Precision = Annotated[
+    str, typer.Option(help="Of products with the Gram: auto, fp64, fp32, bf16x3, tf32, bf16; certificates are float64.")
+]
 Dtype = Annotated[str, typer.Option(help="auto (the checkpoint's), float32, bfloat16, float16, float64.")]
 
 
@@ -149,10 +152,7 @@ def run_prune(
     solver: Annotated[
         str, typer.Option(help="fast: all that has a fast twin by it, on the device; reference: NumPy in float64.")
     ] = "fast",
-    precision: Annotated[
-        str,
-        typer.Option(help="Of products with the Gram: auto, fp64, fp32, bf16x3, tf32, bf16; certificates are float64."),
-    ] = "auto",
+    precision: Precision = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
     seed: Annotated[int, typer.Option(help="Seed of the calibration draw.")] = 0,

@@ -75,7 +75,7 @@ def prune_layer(
     after = {"refine": plan.refine, "swaps": plan.swaps, "mu": plan.mu, "refine_mu": plan.refine_mu}
     place = place_of(plan.solver, torch.zeros(1, device=plan.device), plan.precision)
     made = partial(_problem, walk.checkpoint, name, inputs)
-    run = solvers.run(method, made, budget, place=place, **after, **plan.method.options)
+    run = solvers.run(method, made, budget, place=place and place.on_host, **after, **plan.method.options)
     seconds = time.perf_counter() - start
     saved = torch.from_numpy(run.weight).to(walk.checkpoint.dtype(name))
     run = run._replace(weight=array_of(saved))

@@ -75,10 +75,10 @@ class Place(NamedTuple):
         return self._replace(rung=self.finish)
 
     @property
-    def for_many_small(self) -> Place:
-        """The place for many small matrices: NumPy instead of torch on the CPU, whose calls cost 2 to 3 times more."""
-        on_host = array_api_compat.is_torch_namespace(self.xp) and "cpu" in str(self.device)
-        return self._replace(xp=array_api_compat.array_namespace(np.zeros(0)), device="cpu") if on_host else self
+    def on_host(self) -> Place:
+        """NumPy's place instead of torch's on the CPU, whose products are slower and whose small calls cost twice."""
+        torchs = array_api_compat.is_torch_namespace(self.xp) and "cpu" in str(self.device)
+        return self._replace(xp=array_api_compat.array_namespace(np.zeros(0)), device="cpu") if torchs else self
 
     def put(self, values: Array) -> Any:
         """A copy of float64 NumPy values, rounded once."""

@@ -101,7 +101,7 @@ def run(
     found = raw if method.normalised else replace(raw, weight=judge.scaled(raw.weight), trace=None)
     refining = refined_on if place is None else partial(fast_refined_on, place=place)
     refined = refining(refit, found.weight != 0, found.weight, how)
-    swapping = swapped_on if place is None else partial(fast_swapped_on, place=place.for_many_small)
+    swapping = swapped_on if place is None else partial(fast_swapped_on, place=place.on_host)
     swapped, gains = (refined, None) if most == 0 else swapping(refit, sparsity, refined, most)
     ended = np.array([len(row) != most for row in gains or ()] or [False] * len(refined))
     untouched = how == "none" and not method.normalised

@@ -183,7 +183,8 @@ def require_representable(problem: LayerProblem, place: Place) -> None:
     limits, reach = np.finfo(place.dtype), float(np.abs(problem.W0).max())
     root = float(np.sqrt(problem.H.max(initial=0.0)))
     least, most = float(np.sqrt(limits.tiny)), float(np.sqrt(limits.max / problem.W0.size)) / 4
-    if place.dtype == "float32" and reach > 0 and not least < reach * min(root, 1.0) <= reach * max(root, 1.0) < most:
+    used = reach > 0 and root > 0  # where nothing is, nothing is lost
+    if place.dtype == "float32" and used and not least < reach * min(root, 1.0) <= reach * max(root, 1.0) < most:
         raise Refusal(
             f"weights up to {reach:.3g} on a Gram up to {root**2:.3g} leave the range of float32. Use the reference "
             "solver, or float64."

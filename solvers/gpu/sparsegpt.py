@@ -109,7 +109,7 @@ def sparsegpt(
         raise Refusal(f"blocksize is at least 1; got {blocksize}. The release decides 128 columns at a time.")
     sparsity.windows(problem.W0)  # refuses a width that it does not divide
     require_representable(problem, place)
-    place = place.for_many_small  # a call of NumPy costs a fifth of one of torch, and most are short
+    place = place.on_host  # a call of NumPy costs a fifth of one of torch, and most are short
     with full_precision(place.xp):
         W = prune(start(problem, damping, place), sparsity, blocksize).W
     return Solution(to_numpy(W, "weight").T.copy())
