@@ -229,8 +229,8 @@ def memory(model: Model, job: Job) -> dict[str, float]:
         gpu = _larger({**states, "work": max(running + sums, twin)}, scored)
         host = {"base": 1.5 * job.base, "work": max(accepting, solving)}
     else:
-        gpu = {}
-        host = {"base": float(job.base), **_larger({**states, "work": max(running + sums, accepting, solving)}, scored)}
+        gpu, work = {}, max(running + sums, accepting, solving + twin)
+        host = {"base": float(job.base), **_larger({**states, "work": work}, scored)}
     return {
         "host_bytes": OVER * sum(host.values()),
         "gpu_bytes": OVER * sum(gpu.values()),

@@ -24,7 +24,7 @@ from llm_pipeline.plan import Plan
 from solvers.refusal import Refusal
 from theory_checks import Certificate
 
-NOT_REPEATED = ("perplexity", "seconds", "engine", "peak_memory_bytes", "hidden_states", "machine")
+NOT_REPEATED = ("perplexity", "seconds", "engine", "stepped_down", "peak_memory_bytes", "hidden_states", "machine")
 BROKEN = (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError, IndexError)
 
 

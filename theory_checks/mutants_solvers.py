@@ -19,7 +19,7 @@ from theory_checks.mutant import Mutant, Patch
 _weight, _split, _alps_step, _eliminate, _ramp = admm.weight, admm.split, alps.step, sparsegpt.eliminate, admm.ramp
 _gap = duality.duality_gap
 _twin_step, _product, _pairwise = fast_maiht.step, layer.Layer.product, select.pairwise
-_twin_schedule, _twin_value = schedule.cubic, layer.Layer.value
+_twin_schedule, _twin_value, _compared = schedule.cubic, layer.Layer.value, layer.Layer.compared
 
 
 def _diagonal_of_inverse(W: Any, U: Any, live: Any) -> Any:
@@ -95,8 +95,10 @@ def _forgotten_rejection(quadratic: Any, sparsity: Any, s: float, k: fast_maiht.
     return after._replace(ux=after.uz)
 
 
-def _subtracted(quadratic: Any, z: Any, Pz: Any, v: Any, Pv: Any) -> float:
-    return _twin_value(quadratic, z, Pz) - _twin_value(quadratic, v, Pv)
+def _subtracted(quadratic: Any, z: Any, Pz: Any, v: Any, Pv: Any, s: float) -> Any:
+    before = _twin_value(quadratic, z, Pz)
+    value, _, u = _compared(quadratic, z, Pz, v, Pv, s)
+    return value, before - value, u
 
 
 def _higher_first(xp: Any, scores: Any, keep: int) -> Any:
@@ -119,8 +121,10 @@ def _in_bfloat16(quadratic: Any, w: Any, out: Any) -> Any:
     return P
 
 
-def _third_product(quadratic: Any, w: Any, P: Any) -> float:
-    return _twin_value(quadratic, w, _product(quadratic, w, P))
+def _third_product(quadratic: Any, z: Any, Pz: Any, v: Any, Pv: Any, s: float) -> Any:
+    found = _compared(quadratic, z, Pz, v, Pv, s)
+    quadratic.product(v, quadratic.scratch[0])
+    return found
 
 
 def _mutant(name: str, owner: Any, attribute: str, replacement: Any, by: str) -> Mutant:
@@ -146,9 +150,9 @@ MUTANTS: tuple[Mutant, ...] = (
     _mutant("ALPS: rho does not grow", alps, "growth", lambda changed, kept: 1.0, "alps-convergence"),
     _mutant("twin: stale step of a rejected z", fast_maiht, "step", _stale_step, "twin-step"),
     _mutant("twin: the step of z for x", fast_maiht, "step", _forgotten_rejection, "twin-step"),
-    _mutant("twin: values subtracted", layer.Layer, "change", _subtracted, "twin-step"),
+    _mutant("twin: values subtracted", layer.Layer, "compared", _subtracted, "twin-step"),
     _mutant("twin: products rounded to bfloat16", layer.Layer, "product", _in_bfloat16, "twin-step"),
-    _mutant("twin: values from new products", layer.Layer, "value", _third_product, "twin-products"),
+    _mutant("twin: values from new products", layer.Layer, "compared", _third_product, "twin-products"),
     _mutant("twin: ties to the higher index", select, "pairwise", _higher_first, "twin-selection"),
     _mutant("twin: all that tie stay", select, "first_of_tied", _all_tied, "twin-selection"),
     _mutant("twin: schedule off by one", iterate, "cubic", _one_early, "twin-run"),

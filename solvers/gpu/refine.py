@@ -96,6 +96,8 @@ def refine(problem: LayerProblem, mask: Mask, W: Array, how: str, place: Place) 
 def gradient_steps(problem: LayerProblem, mask: Mask, W: Array, steps: int, place: Place) -> Array:
     """(3), as the sum of its corrections."""
     require_representable(problem, place)
+    if not problem.H.any():  # f does not depend on W, and 1/L is no step
+        return np.where(mask, W, 0.0)
     on, s = Support.of(problem, mask, place), 0.95 / problem.lipschitz
     there = factor.exact(place).put(W)
     with full_precision(place.xp):

@@ -72,6 +72,8 @@ def contents(folder: Path) -> dict[str, Any]:
     """All that a run wrote, without what depends on the time."""
     found: dict[str, Any] = {}
     for path in sorted(folder.iterdir()):
+        if path.name == "SHA256SUMS":  # of the summary too, with its times
+            continue
         found[path.name] = path.read_bytes()
         if path.name in TIMES:
             rows = [path.read_text()] if path.suffix == ".json" else path.read_text().splitlines()

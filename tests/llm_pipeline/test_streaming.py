@@ -111,7 +111,8 @@ def test_tensors_of_one_block_and_hidden_states_are_alive(
     checkpoint = Checkpoint.open(tiny)
     block = sum(checkpoint.read(name).nbytes for name in checkpoint.names if "layers.0" in name)
     hidden, causal = 4 * 32 * 32 * 4, 4 * 32 * 32 * 4  # what a block gets, and at most the mask that comes with it
-    allowed = blocks * block + hidden + causal
+    grams = 8 * Checkpoint.open(tiny).config.intermediate_size ** 2 * (1 if blocks == 1 else 3)  # with drift, two more
+    allowed = blocks * block + hidden + causal + grams
     assert (most[0] <= allowed) == (not spoilt), (most[0], allowed)
     assert most[0] > blocks * block
 
