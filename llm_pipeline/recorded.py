@@ -109,7 +109,8 @@ def _unlike(plan: Plan, records: Records) -> list[str]:
 
 def _summed(plan: Plan, records: Records) -> dict[str, Any]:
     journal, failing = Journal(plan), [line for line in records.certificates if line["outcome"] == "fails"]
-    block = {"layers": records.layers, "certificates": records.certificates, "seconds": {}, "peak_memory_bytes": 0}
+    told = {"layers": records.layers, "certificates": records.certificates}
+    block = {**told, "seconds": {}, "peak_memory_bytes": 0, "steps": []}
     journal.restore({**block, "failures": [f"{line['layer']}: {certificate(line)}" for line in failing]})
     found = journal.summary(None, "")
     return {key: value for key, value in found.items() if key not in NOT_REPEATED}
