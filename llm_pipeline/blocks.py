@@ -10,8 +10,8 @@ so that norm and head are the library's too.
 from __future__ import annotations
 
 import copy
-import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -144,10 +144,8 @@ class BlockWalk:
         handle = block.get_submodule(path).register_forward_pre_hook(stop)
         try:
             for part in hidden.split(batch):
-                try:
+                with suppress(Received):
                     self._output(block, i, part)
-                except Received as received:
-                    traceback.clear_frames(received.__traceback__)  # or the activations live on in a cycle
                 yield
         finally:
             handle.remove()
