@@ -58,6 +58,7 @@ def made(folder: Path, blocks: int, width: int, inner: int, sequences: int, leng
     model.save_pretrained(folder / "model", max_shard_size="100MB")
     np.save(folder / "ids.npy", np.random.default_rng(0).integers(0, 1000, (sequences, length)))
     block = sum(4 * p.numel() for p in model.model.layers[0].parameters())
+    grams = 8 * (3 * width**2 + inner**2)
     checkpoint = sum(path.stat().st_size for path in (folder / "model").glob("*.safetensors"))
     return Sizes(checkpoint, block, grams, 4 * sequences * length * width)
 
@@ -111,7 +112,6 @@ def test_tensors_of_one_block_and_hidden_states_are_alive(
     checkpoint = Checkpoint.open(tiny)
     block = sum(checkpoint.read(name).nbytes for name in checkpoint.names if "layers.0" in name)
     hidden, causal = 4 * 32 * 32 * 4, 4 * 32 * 32 * 4  # what a block gets, and at most the mask that comes with it
-    grams = 8 * Checkpoint.open(tiny).config.intermediate_size ** 2 * (1 if blocks == 1 else 3)  # with drift, two more
     allowed = blocks * block + hidden + causal
     assert (most[0] <= allowed) == (not spoilt), (most[0], allowed)
     assert most[0] > blocks * block
