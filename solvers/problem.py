@@ -15,6 +15,7 @@ from functools import cached_property
 from numbers import Real
 
 import numpy as np
+import numpy.typing as npt
 import scipy.linalg
 
 from solvers.linalg import cholesky, lambda_max_bound
@@ -221,7 +222,7 @@ class LayerProblem:
         """The same f in the difference form around another weight: R and e0 become the gradient and value there."""
         return LayerProblem(W, self.gram, self.grad(W), self.value(W), self.scale)
 
-    def rows(self, part: slice) -> LayerProblem:
+    def rows(self, part: slice | npt.NDArray[np.int64]) -> LayerProblem:
         """The terms of f that belong to some outputs; e0, which is no output's, is left out."""
         return LayerProblem(self.W0[part], self.gram, None if self.R is None else self.R[part], 0.0, self.scale)
 

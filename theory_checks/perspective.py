@@ -228,7 +228,7 @@ def perspective_bound(
     """
     H, rows = problem.H, len(problem.W0)
     at = np.unique(np.linspace(0, rows - 1, min(sample, rows)).astype(np.int64))
-    part = rows_of(problem, at)
+    part = problem.rows(at)
     best, most, chosen, w, inside = _nothing(len(at)), 0.0, None, None, equicorrelated(H)
     for n in range(ascents + 1):
         d = proved(H, inside)
@@ -244,12 +244,6 @@ def perspective_bound(
     if chosen is None:
         return _nothing(rows)
     return best if len(at) == rows else relax(problem, chosen, keep, iters).bound
-
-
-def rows_of(problem: LayerProblem, at: Counts) -> LayerProblem:
-    """The layer of some of the outputs; e0, which belongs to all of them, is left out."""
-    R = None if problem.R is None else problem.R[at]
-    return LayerProblem(problem.W0[at], problem.gram, R, 0.0, problem.scale)
 
 
 def _nothing(rows: int) -> Bound:
