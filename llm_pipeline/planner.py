@@ -17,7 +17,8 @@ sites a block, n_s inputs of each; h heads of width d_h; V the vocabulary; b byt
     ... Gram                       + (8 + 8 + 8 + 4) n^2: sum, new sum, product, cast             (9)
     ... accepting it               + 6 * 8 n^2: sum, H, shift, shifted, factor and its copy       (10)
     ... solving, judging           + 8 max((5 + r + f) n^2 + 4 m n, (3 + r) n^2 + A m n), r = 1 if weights are
-                                   refined, f = 3 in SparseGPT, A arrays that a method holds      (11)
+                                   refined, f = 3 in SparseGPT, A arrays that a method holds; on a CPU
+                                   + the twin's of (12)                                           (11)
     ... evaluating                 + a block or both ends, hidden states of all windows, three times a batch's logits
     GPU                            block + hidden + (8) + (9) + 4 (n^2 + 14 m n) for a twin       (12)
 
@@ -33,17 +34,17 @@ from typing import Any
 
 import solvers
 from llm_pipeline import work
+from llm_pipeline.blocks import BATCH
+from llm_pipeline.evaluate import LOGIT_BYTES
 from llm_pipeline.families import family_of
 from llm_pipeline.plan import Plan
 from llm_pipeline.rates import Rates
 from llm_pipeline.shapes import shapes_of
 from llm_pipeline.work import Recipe, Work
 
-BATCH = 8  # sequences of a forward pass
 STAGES = ("read", "allocate", "calibrate", "solve", "certify", "write", "evaluate")
 BASE = 2**30  # of Python with torch and transformers
 EVALUATING = 1.5  # whole batches leave the caches: 2.0 on the embedded model on a CPU, 1 expected where layers are wide
-LOGITS = 2**25  # bytes of one batch of an evaluation, at least a window's
 OVER = 1.1  # room for the allocator
 ACCEPTING, NORMALISING, JUDGING = 6, 5, 3  # (n, n) arrays alive at once: MeanGram to Gram, `normalised`, |H|
 ONE_SHOT, ITERATIVE = 10, 18  # (m, n) arrays alive at once while a layer is solved or judged
@@ -251,7 +252,7 @@ def _evaluating(model: Model, job: Job) -> dict[str, float]:
     return {
         "weights": float(job.itemsize) * max(model.block_weights, ends),
         "hidden states": float(job.itemsize) * job.windows * job.window * model.width,
-        "work": 3.0 * max(LOGITS, 4 * job.window * model.vocabulary),
+        "work": 3.0 * max(LOGIT_BYTES, 4 * job.window * model.vocabulary),
     }
 
 

@@ -3,6 +3,7 @@
 Whatever stands in the table of methods goes through every Gram. The objective is evaluated in rational arithmetic.
 """
 
+import contextlib
 import re
 from dataclasses import replace
 from fractions import Fraction
@@ -147,6 +148,14 @@ def bare(name, gram, **options):
         prune(name, layer(gram), one_that(name), **options)
     except Refusal as refusal:
         expected(refusal, SAYS, SINGULAR[gram] and "refine_mu" in options)
+
+
+def loud_refit(place):
+    """Weights whose squares leave the range of float32 are refused, as all twins refuse them."""
+    problem = layer("one token").around(1e30 * W0)
+    with np.errstate(all="ignore"), contextlib.suppress(Refusal):
+        fast_refine.refine(problem, W0 != 0, problem.W0, "gradient:30", place)
+        raise AssertionError("weights of 1e30 were refined in float32")
 
 
 def expected(refusal, words, where):
@@ -380,6 +389,11 @@ FLOAT32, FEW = "rank one in float32", "fewer tokens than inputs"
         ("solvers.swaps.cholesky", _with_a_ridge_where_it_fails, lambda: bare("magnitude", FEW, **TWO)),
         ("solvers.linalg.unreached", _trusting, lambda: bare("maiht", FLOAT32, **EXACT)),
         ("solvers.gpu.refine.unreached", _trusting, lambda: bare_refit(FLOAT32, "exact", PLACES["float64"])),
+        (
+            "solvers.gpu.refine.require_representable",
+            lambda problem, place: None,
+            lambda: loud_refit(PLACES["float32"]),
+        ),
         ("solvers.problem.Gram.normalised", _dead_compete, lambda: dead_weights_never_matter("maiht")),
         (
             "solvers.problem.Gram.norms",

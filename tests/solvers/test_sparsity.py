@@ -74,6 +74,22 @@ def test_removed_entries_are_positive_zero():
         assert not np.signbit(V[V == 0]).any(), sparsity
 
 
+@pytest.mark.parametrize(
+    ("extra", "same", "defect"),
+    [
+        (0, KeepNofM(1, 2), lambda self, scores: largest(scores, scores.shape[-1] // self.of * self.keep + self.extra)),
+        (1, OnTheWay(1, 2, 1), lambda self, scores: self.goal.mask(scores) | largest(scores, self.extra)),
+    ],
+    ids=["no window is safe", "what is safe uses up the extra"],
+)
+def test_a_wrong_mask_on_the_way_to_n_of_m_is_not_the_nearest(extra, same, defect, monkeypatch):
+    budget, allowed, Z = OnTheWay(1, 2, extra), ALLOWED[same], np.array([[4.0, 3, 2, 1], [1, 1, 1, 1]])
+    nearest = min(np.square(np.where(S, Z, 0) - Z).sum() for S in SUPPORTS if allowed(S))
+    assert np.square(budget.prox(Z) - Z).sum() == nearest
+    monkeypatch.setattr(OnTheWay, "mask", defect)
+    assert not allowed(budget.prox(Z) != 0) or np.square(budget.prox(Z) - Z).sum() > nearest
+
+
 def test_counts_and_levels():
     W = np.array([[1.0, 0, -2, 0], [0, 0, 3, 4]])
     assert [s.count(W) for s in (L0(1.0), L1(1.0), KeepPerRow(2))] == [4, 4, 4]
