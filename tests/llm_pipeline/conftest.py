@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,3 +97,25 @@ def prune_to(ids: Path, tmp_path: Path) -> Callable[..., tuple[Path, dict[str, A
         return tmp_path / name, prune(job.plan, job.source, job.tokens, tmp_path / name, text=job.text).summary
 
     return run
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[..., dict[str, Any]]:
+    """Every file of a run without what depends on the time; `varying` are fields of the summary that may differ too."""
+
+    def read(folder: Path, varying: tuple[str, ...]) -> dict[str, Any]:
+        times = {"layers.jsonl": ("seconds",), "summary.json": ("seconds", "peak_memory_bytes", *varying)}
+        found: dict[str, Any] = {}
+        for path in sorted(folder.rglob("*")):
+            if path.name == "SHA256SUMS":  # the digests of these two depend on the time as well
+                found[path.name] = [row for row in path.read_text().splitlines() if row.split()[1] not in times]
+                assert subprocess.run(["sha256sum", "--check", "--quiet", path.name], cwd=folder).returncode == 0
+            elif path.name not in times:
+                found[str(path.relative_to(folder))] = path.read_bytes() if path.is_file() else None
+            else:
+                rows = [path.read_text()] if path.suffix == ".json" else path.read_text().splitlines()
+                parsed = [json.loads(row) for row in rows]
+                found[path.name] = [{k: v for k, v in row.items() if k not in times[path.name]} for row in parsed]
+        return found
+
+    return read
