@@ -125,7 +125,8 @@ def _place(walk: BlockWalk, windows: int, length: int, batch: int) -> tuple[str,
 
 
 def _window_nll(logits: torch.Tensor, ids: torch.Tensor) -> float:
-    losses = torch.nn.functional.cross_entropy(logits[:-1].float(), ids[1:], reduction="none", ignore_index=PAD)
+    wide = logits[:-1].to(torch.promote_types(logits.dtype, torch.float32))
+    losses = torch.nn.functional.cross_entropy(wide, ids[1:], reduction="none", ignore_index=PAD)
     return losses.double().sum().item()
 
 

@@ -17,6 +17,7 @@ from llm_pipeline.documents import load_documents
 from llm_pipeline.evaluate import perplexity
 from llm_pipeline.llama2c import import_llama2c
 from solvers.refusal import Refusal
+from theory_checks import allowance
 
 RNG = np.random.default_rng(2)
 
@@ -108,7 +109,8 @@ def test_the_imported_model_computes_what_llama2c_computes(shared: bool, tmp_pat
     with torch.no_grad():
         logits = model(torch.as_tensor(ids)[None]).logits[0].numpy()
     expected = direct_logits(parts, ids)
-    np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+    rotations = allowance(np.abs(expected).max(), len(ids), np.float32)  # angles up to len(ids), taken in float32
+    assert np.abs(logits - expected).max() <= rotations
     names = Checkpoint.open(folder).names
     assert ("lm_head.weight" in names) == (not shared)
     assert {path.name for path in tmp_path.iterdir()} == {"m.bin", "tok.bin", "out"}
