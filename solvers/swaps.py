@@ -15,8 +15,9 @@ B <- B - beta B_i: + alpha C_j:,       B_:j <- -beta,    B_i: <- (B_ij B_i: + A_
 s <- s + (s_j B_i:^2 - 2 B_ij B_i: C_j: - A_ii C_j:^2) / d,   s_j <- s_j / d                                    (5)
 w_S <- w_S - alpha g_j - beta w_i,     w_j = (B_ij w_i - A_ii g_j) / d                                          (6)
 
-An exchange is made only if f falls by more than rounding in the difference form, <g(w) + g(v), v - w> / 2. So f is
-monotone whatever the error of the updated inverse, no support returns, and the steps are finitely many.
+An exchange is made only if f falls by more than rounding in the difference form, <g(w) + g(v), v - w> / 2, and a row
+goes on from a fresh factorisation only if f fell since the last one. So f is monotone whatever the error of an inverse,
+no refit returns, and the steps are finitely many.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ def swap_row(problem: LayerProblem, sparsity: Sparsity, row: int, S: Mask, most:
     kept, removed = np.flatnonzero(S), np.flatnonzero(~S)
     if not len(kept):
         return np.zeros(len(S)), np.zeros(0)
-    k, age, gains = start(problem, row, kept, removed), 0, list[float]()
+    k = fresh = start(problem, row, kept, removed)
+    age, gains = 0, list[float]()
     while len(removed) and len(gains) != most:
         promised = np.where(exchangeable(sparsity, k), pair_gains(problem, k), -np.inf)
         a, b = np.unravel_index(int(promised.argmax()), promised.shape)
@@ -129,7 +131,11 @@ def swap_row(problem: LayerProblem, sparsity: Sparsity, row: int, S: Mask, most:
                     continue
         if age == 0:
             break
-        k, age = start(problem, row, k.kept, k.removed), 0
+        last, fresh, age = fresh, start(problem, row, k.kept, k.removed), 0
+        k = fresh
+        gain, rounding = decrease(problem, row, last, fresh)
+        if gain <= rounding:  # the inverse is too inexact to tell which exchanges improve
+            break
     return (start(problem, row, k.kept, k.removed) if age else k).w, np.array(gains)
 
 

@@ -2,8 +2,9 @@
 
 The exchanges are those of `solvers.swaps`, the mathematics is in `solvers.gpu.tableau`. A batch has a fixed number of
 slots. A row that has ended leaves its slot to the next one; it ends as in the reference, with no improving exchange
-after a fresh factorisation in float64. Whatever the precision of the tableau, an exchange is made only where f falls
-by more than rounding in float64, and the weights that are handed back are the refit in float64.
+after a fresh factorisation in float64, or where f did not fall since the last one. Whatever the precision of the
+tableau, an exchange is made only where f falls by more than rounding in float64, and the weights that are handed back
+are the refit in float64.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from solvers.array import Place, full_precision, replace_rows, to_numpy
-from solvers.gpu.tableau import State, Tableau, exchange, start
+from solvers.gpu.tableau import State, Tableau, decrease, exchange, start
 from solvers.problem import Gram, LayerProblem
 from solvers.refusal import Refusal
 from solvers.sparsity import L0, Array, KeepNofM, KeepPerLayer, KeepPerRow, Mask, Sparsity
@@ -200,13 +201,15 @@ class Batch:
         return start(self.L, self.group.rows[rows], *(self.L.put(values[rows]) for values in self.supports))
 
     def _restart(self, slots: Numbers) -> None:
-        """Slots on the supports that they have come to."""
-        k = self.state
+        """Slots on the supports that they have come to; those end whose f has not fallen since the last time."""
+        self.age[slots] = 0
         for part in self._blocks(slots):
             at = self.L.put(part)
-            now = (self.L.xp.take(values, at, axis=0) for values in k[: len(self.supports)])
-            self._replace(part, start(self.L, self.group.rows[self.row[part]], *now))
-        self.age[slots], self.refused[slots] = 0, False
+            k = State(*(self.L.xp.take(values, at, axis=0) for values in self.state))
+            fresh = start(self.L, self.group.rows[self.row[part]], *k[: len(self.supports)])
+            judged = decrease(self.L, k, k.fresh_w, k.fresh_g, fresh.w, fresh.g)
+            self.refused[part] = to_numpy(judged[:, 0] - judged[:, 1], "gains") <= 0
+            self._replace(part, fresh)
 
     def _replace(self, slots: Numbers, fresh: State) -> None:
         at = self.L.put(slots)

@@ -49,6 +49,8 @@ class State(NamedTuple):
     T: Any  # (rows, k + m, k)
     s: Any  # (rows, m)
     best: Any  # (rows, 3) the gain of the best exchange by the tableau, its a and its b
+    fresh_w: Any  # (rows, n + 1) w and g at the last fresh factorisation
+    fresh_g: Any
 
 
 class Tableau:
@@ -118,7 +120,7 @@ def start(L: Tableau, names: Any, places: Any, at: Any, a: Any, b: Any, w0: Any,
     g = L.gradient(w, w0, r)
     T = xp.concat([A, B], axis=1)
     best = best_pair(L, T, s, places, w_S, L.pick(g, removed), a, b)
-    return State(places, at, a, b, w0, r, w, g, xp.astype(T, L.dtype), xp.astype(s, L.dtype), best)
+    return State(places, at, a, b, w0, r, w, g, xp.astype(T, L.dtype), xp.astype(s, L.dtype), best, w, g)
 
 
 def _inverse_or_refusal(H_SS: Array, name: int) -> Array:
@@ -154,11 +156,11 @@ def exchange(L: Tableau, k: State) -> tuple[State, Any]:
     places = xp.where(at_a, j, xp.where(at_b, i, k.places))
     at = xp.where(L.inputs == i, K + b, xp.where(L.inputs == j, a, k.at))
     best = best_pair(L, T, s, places, L.pick(w, places[:, :K]), L.pick(g, places[:, K:]), k.a, k.b)
-    return State(places, at, k.a, k.b, k.w0, k.r, w, g, T, s, best), judged
+    return State(places, at, k.a, k.b, k.w0, k.r, w, g, T, s, best, k.fresh_w, k.fresh_g), judged
 
 
 def _moved(L: Tableau, k: State, swapped: Any, sides: Any, scalars: Any) -> tuple[Any, Any, Any]:
-    """Weights and gradients after the step (3), with the decrease of f in the difference form of `solvers.swaps`."""
+    """Weights and gradients after the step (3), with the decrease of f and its rounding."""
     xp, K, (i, j), (A_a, B_b, in_b) = L.xp, L.K, swapped, sides
     A_aa, B_ab, s_b, d, A_a, B_b = (xp.astype(x, xp.float64) for x in (*scalars, A_a, B_b))
     w_i, g_j = L.pick(k.w, i), L.pick(k.g, j)
@@ -169,11 +171,16 @@ def _moved(L: Tableau, k: State, swapped: Any, sides: Any, scalars: Any) -> tupl
     move = xp.where(L.inputs == i, -k.w, move)
     w = k.w + move
     g = L.gradient(w, k.w0, k.r)
-    gain = -xp.sum((k.g + g) * move, axis=1) / 2
-    size = xp.abs(move)
-    reach = xp.sum((xp.abs(k.w - k.w0) + xp.abs(w - k.w0)) * L.norms, axis=1)
+    return w, g, decrease(L, k, k.w, k.g, w, g)
+
+
+def decrease(L: Tableau, k: State, w: Any, g: Any, v: Any, h: Any) -> Any:
+    """(rows, 2) f(w) - f(v), gradients g and h, in the difference form of `solvers.swaps`, and its rounding."""
+    xp, move = L.xp, v - w
+    gain, size = -xp.sum((g + h) * move, axis=1) / 2, xp.abs(move)
+    reach = xp.sum((xp.abs(w - k.w0) + xp.abs(v - k.w0)) * L.norms, axis=1)
     terms = reach * xp.sum(size * L.norms, axis=1) + 2 * xp.sum(xp.abs(k.r) * size, axis=1)
-    return w, g, xp.stack([gain, gamma(4 * (L.n + 8)) * terms / 2], axis=1)
+    return xp.stack([gain, gamma(4 * (L.n + 8)) * terms / 2], axis=1)
 
 
 def best_pair(L: Tableau, T: Any, s: Any, places: Any, w: Any, g: Any, a: Any, b: Any) -> Any:

@@ -191,3 +191,18 @@ def test_swaps_improve_what_a_method_found_on_its_support():
         done = solvers.run(solvers.find(method), LAYER.problem, KeepPerRow(12), swaps="all")
         values = [done.refit.value(W) for W in (done.found.weight, done.refined, done.swapped)]
         assert values == sorted(values, reverse=True)
+
+
+def test_exchanges_end_where_an_inexact_inverse_promises_them_for_ever(monkeypatch):
+    """A refit that overstates its gradient promises 0 for 1 and 1 for 0; f did not fall since the last one: it ends."""
+    made = []
+
+    def overstated(problem, row, kept, removed):
+        made.append(kept.tolist())
+        assert len(made) < 20
+        k = start(problem, row, kept, removed)
+        return k._replace(g=10 * k.g)
+
+    monkeypatch.setattr("solvers.swaps.start", overstated)
+    swaps(PAIR, KeepPerRow(1), np.array([[2.5, 0, 0]]), None)
+    assert made == [[0], [1], [0]]

@@ -186,3 +186,22 @@ def test_a_batch_lists_only_pairs_of_one_window():
         assert listed.sum() == 24
         assert np.array_equal(places[a[listed]] // 4, places[group.kept + b[listed]] // 4)
     assert batch_of(LAYER.judge, KeepPerRow(12), _weight(LAYER, KeepPerRow(12)), HERE).state.a.shape[1] == 0
+
+
+def test_exchanges_end_where_an_inexact_inverse_promises_them_for_ever(backend, monkeypatch):
+    """As in the reference's test: gradients overstated after every factorisation promise 0 for 1 and 1 for 0."""
+    made = []
+
+    def overstated(L, names, *supports):
+        made.append(names)
+        assert len(made) < 20
+        k = tableau.start(L, names, *supports)
+        g, K = 10 * k.g, L.K
+        w_S, g_removed = L.pick(k.w, k.places[:, :K]), L.pick(g, k.places[:, K:])
+        best = tableau.best_pair(L, k.T, k.s, k.places, w_S, g_removed, k.a, k.b)
+        return k._replace(g=g, fresh_g=g, best=best)
+
+    monkeypatch.setattr(fast, "start", overstated)
+    problem = LayerProblem.of(np.array([[1.0, 3.0, 0.0]]), np.array([[4.0, 2, 0], [2, 4, 0], [0, 0, 1]]))
+    fast.swaps(problem, KeepPerRow(1), np.array([[2.5, 0, 0]]), None, _place(backend))
+    assert len(made) == 3
