@@ -33,7 +33,8 @@ from solvers.sparsity import KeepNofM, KeepPerLayer, KeepPerRow, Sparsity
 SHAPES = ((1024, 4096), (4096, 1024))  # (out, in): attention output and MLP input of a small LLaMA
 ROUNDS = 5
 EXCHANGED = ((64, 256), (8, 688))  # (out, in): rows of the 5 M model's layers; the reference takes 0.4 s for each
-STEP = 0.5  # any step below 1/L takes the same time
+ENOUGH = 8.0  # seconds of the rounds of a pair, after which no more than LEAST are needed
+LEAST = 3
 
 Act = Callable[[], object]
 Named = tuple[str, Act]
@@ -54,7 +55,7 @@ def kernels(
     ----------
     seed : of the layer
     shapes : (out, in) of the layers
-    rounds : times that every act is timed, in turn
+    rounds : times that every act is timed, in turn; fewer for acts that take seconds
     exchanged : (out, in) of the layers whose swaps are timed
     device : of the twins; the reference is NumPy's, on the CPU
     """
@@ -108,9 +109,10 @@ def steps(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Named]]:
     """A step of each twin, facts of the trace included, against its products alone and against the reference."""
     half = KeepPerRow(problem.shape[1] // 2)
     for name, twin, reference, count in (("maiht", fast_maiht, maiht, 2), ("iht", fast_iht, iht, 1)):
-        fast = Walk(twin, Layer(problem, place, 8), half)
+        s = 0.95 / problem.lipschitz
+        fast = Walk(twin, Layer(problem, place, 8), half, s)
         begin = maiht.start(problem) if reference is maiht else iht.State(problem.W0, problem.W0)
-        slow = Walk(reference, problem, half, begin)
+        slow = Walk(reference, problem, half, s, begin)
         yield (f"{name} twin", fast.go), (f"{count} products with the Gram", partial(_products, fast.layer, count))
         yield (f"{name} reference, float64", slow.go), (f"{name} twin", fast.go)
 
@@ -118,7 +120,7 @@ def steps(problem: LayerProblem, place: Place) -> Iterator[tuple[Named, Named]]:
 class Walk:
     """A method one step at a time, with the sums that the loop takes after each."""
 
-    def __init__(self, method: Any, layer: Any, sparsity: Sparsity, state: Any = None, s: float = STEP) -> None:
+    def __init__(self, method: Any, layer: Any, sparsity: Sparsity, s: float, state: Any = None) -> None:
         self.method, self.layer, self.sparsity, self.s = method, layer, sparsity, s
         self.state = method.start(layer, s) if state is None else state
 
@@ -235,7 +237,7 @@ def _record(
     seconds: tuple[list[float], list[float]] = ([], [])
     for _, act in (what, against):
         act()  # the first time allocates
-    for _ in range(rounds):
+    while (made := len(seconds[0])) < rounds and (made < LEAST or sum(map(sum, seconds)) < ENOUGH):
         for (_, act), taken in zip((what, against), seconds, strict=True):
             start = time.perf_counter()
             act()
@@ -247,7 +249,7 @@ def _record(
         against=against[0],
         shape=list(problem.shape),
         seed=seed,
-        rounds=rounds,
+        rounds=made,
         device=device,
         library=library,
         threads=torch.get_num_threads(),

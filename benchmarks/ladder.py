@@ -151,7 +151,7 @@ def _against(run: Run, reference: Run) -> dict[str, Any]:
 def _seconds_a_step(problem: LayerProblem, places: list[Place]) -> dict[str, float]:
     """Median seconds of a step on each rung, all rungs in turn."""
     judge, half = problem.normalised(), parse(PATTERN).on(problem.shape)
-    walks = {place.rung: Walk(fast_maiht, Layer(judge, place, 8), half) for place in places}
+    walks = {place.rung: Walk(fast_maiht, Layer(judge, place, 8), half, 0.95 / judge.lipschitz) for place in places}
     taken: dict[str, list[float]] = {rung: [] for rung in walks}
     with full_precision(places[0].xp):
         for _ in range(STEPS + 1):
