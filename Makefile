@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 export OPENBLAS_THREAD_TIMEOUT := 4
 
-.PHONY: venv demo test test-slow lint theory bench report gpu clean
+.PHONY: venv demo test test-slow coverage lint theory bench report gpu clean
 
 venv: .venv/complete
 
@@ -28,11 +28,16 @@ demo: .venv/ready
 # One process a core, of one thread each; a file stays in one process, so that its fixtures are made once.
 test: venv lint
 	HYPOTHESIS_PROFILE=ci OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not slow' \
-		-n auto --dist loadfile --durations=10 --cov --cov-report=term --cov-fail-under=95
+		-n auto --dist loadfile --durations=25
 	$(BIN)/python -m reports check
 
 test-slow: venv
 	HYPOTHESIS_PROFILE=ci $(BIN)/python -m pytest -q
+
+# The same tests under the tracer, which makes them half as slow again.
+coverage: venv
+	HYPOTHESIS_PROFILE=ci OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'not slow' \
+		-n auto --dist loadfile --cov --cov-report=term --cov-fail-under=95
 
 lint: venv
 	$(BIN)/ruff check .

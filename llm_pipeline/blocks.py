@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import init_empty_weights
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.families import family_of
+from llm_pipeline.shapes import empty_model
 
 BATCH = 8  # sequences that a block runs at a time
 
@@ -62,8 +61,7 @@ class BlockWalk:
         self.device = torch.device(device)
         self.dtype = dtype or checkpoint.working_dtype
         self.family = family_of(checkpoint.config)
-        with init_empty_weights():
-            model = AutoModelForCausalLM.from_config(checkpoint.config, dtype=self.dtype)
+        model = empty_model(checkpoint.config, dtype=self.dtype)
         self._empty_blocks = model.get_submodule(self.family.blocks)
         model.set_submodule(self.family.blocks, nn.ModuleList(Recorder() for _ in self._empty_blocks))
         self._empty, self._empty_body = model, model.get_submodule(self.family.body)

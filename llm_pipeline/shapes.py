@@ -6,6 +6,7 @@ from typing import Any
 
 from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.initialization import no_init_weights
 
 from llm_pipeline.families import family_of
 from solvers.methods import near
@@ -79,10 +80,10 @@ def config_like(name: str) -> Any:
     return AutoConfig.for_model(**SHAPES[name])
 
 
-def empty_model(config: Any) -> Any:
-    """The model without storage: names and shapes only."""
-    with init_empty_weights():
-        return AutoModelForCausalLM.from_config(config)
+def empty_model(config: Any, **options: Any) -> Any:
+    """The model without storage: names and shapes only; nothing is drawn for its weights, which takes seconds."""
+    with init_empty_weights(), no_init_weights():
+        return AutoModelForCausalLM.from_config(config, **options)
 
 
 def shapes_of(config: Any) -> dict[str, tuple[int, ...]]:

@@ -11,6 +11,8 @@ from typing import Any
 # Before Triton is imported: its kernels run interpreted, on NumPy, where there is no device to compile them for.
 os.environ.setdefault("TRITON_INTERPRET", str(int(not Path("/dev/nvidiactl").exists())))
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a name that is nowhere is asked for six times in half a minute
+
 # isort: off
 import llm_pipeline.waiting  # noqa: F401 - before NumPy and torch start their threads
 

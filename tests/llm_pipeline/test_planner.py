@@ -202,8 +202,10 @@ def test_the_predicted_memory_is_not_exceeded_by_the_arrays_of_a_run(tmp_path):
     config.num_hidden_layers = 1
     ids = synth.zipf_tokens(config, 8, 64, 0)
     synth.write_model(config, tmp_path / "m", seed=0, dtype=torch.float32, limit=10**9, ids=ids)
+    brief = {"maiht": {"iters": "3"}, "alps": {"iters": "3"}, "admm": {"iters": "3", "refresh": "2"}}
+    brief["fista"] = {"rounds": "1"}
     for name in ("wanda", "maiht", "alps", "sparsegpt", "admm", "fista"):
-        settings = {"iters": "3"} if name in ("maiht", "alps") else {}
+        settings = brief.get(name, {})
         job = assemble.job(
             str(tmp_path / "m"), calibration=str(tmp_path / "m/calibration.npy"), method=name, settings=settings
         )
