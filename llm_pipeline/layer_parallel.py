@@ -21,13 +21,13 @@ from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.calibration import Tokens
 from llm_pipeline.changes import require_alike
 from llm_pipeline.checkpoint import Checkpoint
+from llm_pipeline.dispatch import Crew, Schedule
 from llm_pipeline.hidden import BITS, HiddenStates
 from llm_pipeline.journal import Journal
 from llm_pipeline.memory import keep_little
 from llm_pipeline.output_folder import OutputFolder
 from llm_pipeline.plan import Plan
 from llm_pipeline.prune import Progress, prune_block, reach
-from llm_pipeline.schedule import Crew, Schedule
 from llm_pipeline.sources import DTYPES
 from solvers.sparsity import Budget
 

@@ -22,13 +22,13 @@ from ray import exceptions as lost
 
 from llm_pipeline.calibration import Tokens
 from llm_pipeline.capacity import Ask, ask_of, environment, share_out, store_for
+from llm_pipeline.dispatch import Done, Failed, Lost, Outcome
 from llm_pipeline.hidden import HiddenStates
 from llm_pipeline.journal import Journal
 from llm_pipeline.layer_parallel import Job, in_parallel, prune_alone
 from llm_pipeline.memory import free_memory
 from llm_pipeline.output_folder import OutputFolder
 from llm_pipeline.prune import Progress
-from llm_pipeline.schedule import Done, Failed, Lost, Outcome
 from solvers.refusal import Refusal
 from solvers.sparsity import Budget
 

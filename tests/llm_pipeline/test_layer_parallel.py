@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 from llm_pipeline import assemble, engines, layer_parallel, prune, resume
 from llm_pipeline.__main__ import app
 from llm_pipeline.checkpoint import Checkpoint
+from llm_pipeline.dispatch import Done, Failed, Lost, Outcome
 from llm_pipeline.layer_parallel import DensePass, Job, in_parallel, prune_alone
-from llm_pipeline.schedule import Done, Failed, Lost, Outcome
 from solvers.refusal import Refusal
 
 FISTA = {"method": "fista", "settings": {"iters": "4"}, "inputs": "dense"}

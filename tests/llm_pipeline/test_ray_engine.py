@@ -20,7 +20,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llm_pipeline.schedule import Failed, Lost
+from llm_pipeline.dispatch import Failed, Lost
 from solvers.refusal import Refusal
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_pipeline.schedule import ATTEMPTS, Done, Failed, Lost, Outcome, Schedule
+from llm_pipeline.dispatch import ATTEMPTS, Done, Failed, Lost, Outcome, Schedule
 from solvers.refusal import Refusal
 
 
