@@ -18,11 +18,13 @@ import pytest
 import torch
 
 import solvers
-from llm_pipeline import assemble, judging, prune
+from llm_pipeline import assemble, judging, prune, work
+from llm_pipeline.dry_run import dry_run, words
 from llm_pipeline.evidence import Inputs
 from llm_pipeline.judging import HOST, Copy, Court, contradictions, court_of, differences, tried, verdicts
 from llm_pipeline.layer import Layer, judge, judged
 from llm_pipeline.verify import verify
+from llm_pipeline.work import Recipe
 from solvers.door import run as solved
 from solvers.methods import Method
 from solvers.problem import Gram
@@ -142,6 +144,34 @@ def test_the_grams_of_a_site_are_sent_once():
     assert sent.count((N, N)) == 3  # without a ridge, with that of the search, with that of the refit
     assert there.run.problem.gram is court.gram(here.run.problem.gram)
     assert there.run.problem.lipschitz == here.run.problem.lipschitz
+
+
+@pytest.mark.parametrize(("name", "sparsity", "stages"), RUNS, ids=str)
+def test_as_much_is_sent_as_the_planner_counts(name, sparsity, stages):
+    sent = []
+    court = Court("measured", lambda array: sent.append(array.nbytes * (array.ndim == 2)) or like_cupy.put(array))
+    method, refine, here = both(name, sparsity, stages)
+    for gram in (here.inputs.gram, here.run.problem.gram, here.run.refit.gram):
+        gram.factors.clear()
+    judged(method, here, refine, court)
+    recipe = Recipe(name, {}, refine, stages.get("swaps", 0), judged_there=True)
+    assert sum(sent) == work.judging(recipe, M, N).sent + work.sending(recipe, N).sent
+
+
+def test_a_device_takes_over_every_product_of_a_judge():
+    for name, sparsity, stages in RUNS:
+        here = Recipe(name, {}, stages.get("refine", "none"), stages.get("swaps", 0))
+        there = replace(here, judged_there=True)
+        assert work.judging(there, M, N).wide == work.judging(here, M, N).product > work.judging(there, M, N).product
+        assert work.sending(here, N) == work.Work(), sparsity
+
+
+def test_a_machine_that_is_not_here_has_cupy_and_a_layer_that_finds_no_room_is_planned_on_the_host():
+    small, large = (dry_run(name, as_if="a100-40gb", calibration="c:128x2048") for name in ("llama-7b", "llama-70b"))
+    assert (small["judged_on"], large["judged_on"]) == ("cuda", "cpu")
+    assert "certificates with CuPy on the GPU;" in words(small)
+    assert "certificates on the host;" in words(large)
+    assert large["fits"]
 
 
 # before it may judge, a place is tried
