@@ -26,7 +26,7 @@ from solvers.problem import Gram, LayerProblem
 from solvers.solution import Relaxed
 from theory_checks import Certificate, allowance, certify, certify_saved
 
-MISSING = "CuPy is not installed (pip install cupy-cuda12x, or cupy-cuda13x)"
+MISSING = "CuPy is not installed (the extra `cupy`; under CUDA 12 cupy-cuda12x)"
 TRIALS = (("maiht", "50%", {"iters": 4}), ("wanda", "2:4", {"swaps": 1}), ("fista", "50%/layer", {"rounds": 2}))
 
 
