@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, ClassVar
+from weakref import ref
 
 import numpy as np
 import torch
@@ -34,17 +35,19 @@ TRIALS = (("maiht", "50%", {"iters": 4}), ("wanda", "2:4", {"swaps": 1}), ("fist
 class Copy(Gram):
     """A Gram whose entries lie on a device.
 
-    `origin` is the one on the host, for whose entries L was proved: they are the same.
+    `origin` gives the one on the host, for whose entries L was proved: they are the same. That one keeps this one, which
+    therefore must not keep it.
     """
 
-    origin: Gram | None = None
+    origin: Callable[[], Gram | None] = lambda: None
     part: ClassVar[int] = DEVICE_PART
 
     @property
     def lipschitz(self) -> float:  # type: ignore[override]
         """The bound that was proved on the host."""
-        assert self.origin is not None
-        return self.origin.lipschitz
+        origin = self.origin()
+        assert origin is not None, "the Gram on the host is gone"
+        return origin.lipschitz
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Court:
         if self.name == HOST.name:
             return gram
         if ("judged", self.name) not in gram.factors:
-            gram.factors["judged", self.name] = Copy(self.put(gram.H), gram.ridge, gram)
+            gram.factors["judged", self.name] = Copy(self.put(gram.H), gram.ridge, ref(gram))
         found = gram.factors["judged", self.name]
         assert isinstance(found, Gram)
         return found
