@@ -35,8 +35,8 @@ TRIALS = (("maiht", "50%", {"iters": 4}), ("wanda", "2:4", {"swaps": 1}), ("fist
 class Copy(Gram):
     """A Gram whose entries lie on a device.
 
-    `origin` gives the one on the host, for whose entries L was proved: they are the same. That one keeps this one, which
-    therefore must not keep it.
+    `origin` gives the one on the host, for whose entries L was proved: they are the same. That one keeps this one,
+    which therefore must not keep it.
     """
 
     origin: Callable[[], Gram | None] = lambda: None

@@ -207,7 +207,8 @@ def magnitudes(problem: LayerProblem, sparsity: Sparsity, solution: Solution) ->
     """What the claims about a run call its `scale`: the magnitudes summed in f at the result and at W = 0, plus g."""
     assert solution.trace is not None
     W = solution.weight
-    scale = problem.magnitude(W) + problem.magnitude(np.zeros_like(W)) + abs(sparsity.value(W))
+    g = abs(sparsity.value(W))  # infinite where W breaks a budget, which no rounding explains
+    scale = problem.magnitude(W) + problem.magnitude(np.zeros_like(W)) + (g if np.isfinite(g) else 0.0)
     return scale + abs(solution.trace.objective[0])
 
 

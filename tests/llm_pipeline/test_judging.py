@@ -102,19 +102,23 @@ def test_a_device_gives_the_certificates_of_the_host(name, sparsity, stages, dri
 
 def spoilt(here: Layer, what: str) -> Court:
     """A place where one array arrives changed."""
-    arrays = {"found": here.run.found.weight, "saved": here.run.weight, "H": here.run.problem.H}
+    found = here.run.found.weight
+    arrays = {"found": found, "removed": found, "saved": here.run.weight, "H": here.run.problem.H}
 
     def put_spoilt(array: np.ndarray) -> Any:
         there = like_cupy.put(array)
         if array is arrays[what]:
-            row, column = (int(k[0]) for k in np.nonzero((array == 0) if what == "saved" else (array != 0)))
+            row, column = (int(k[0]) for k in np.nonzero((array == 0) == (what in ("saved", "removed"))))
             there[row, column] = 2 * float(there[row, column]) + 1
         return there
 
     return Court("cuda", put_spoilt)
 
 
-@pytest.mark.parametrize(("what", "fails"), [("found", "objective-recomputed"), ("saved", "exact-count")])
+@pytest.mark.parametrize(
+    ("what", "fails"),
+    [("found", "objective-recomputed"), ("removed", "objective-recomputed"), ("saved", "exact-count")],
+)
 def test_a_weight_that_arrives_changed_fails_a_claim(what, fails):
     method, refine, here = both("maiht", "50%", {"iters": 8})
     changed = {c.name: c.outcome for c in judged(method, here, refine, spoilt(here, what)).certificates}
