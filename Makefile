@@ -67,7 +67,7 @@ gpu: $(if $(filter none,$(GPU_ENV)),,venv)
 	then echo "no CUDA device: 0 GPU checks run"; exit 0; fi; \
 	export TRITON_INTERPRET=0; checked=0; \
 	OMP_NUM_THREADS=4 timeout $(GPU_SECONDS) sh -c \
-		'$(GPU_PYTHON) -m pytest -q -m gpu -n 4 --dist loadfile tests/solvers' || checked=$$?; \
+		'$(GPU_PYTHON) -m pytest -q -m gpu -n 4 --dist loadfile tests/solvers tests/llm_pipeline/test_judging.py' || checked=$$?; \
 	$(GPU_PYTHON) -m benchmarks run gpu --minutes $(GPU_MINUTES) --out reports/reference/gpu.jsonl && exit $$checked
 
 clean:

@@ -9,6 +9,7 @@ the sums read five and write one. (2) counts the two products with the Gram of a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import Any
@@ -17,17 +18,20 @@ import array_api_compat
 import numpy as np
 import torch
 
+import solvers
 from benchmarks.clock import Limit, timed
 from benchmarks.device import PRECISIONS, about, bandwidth, gemm, peak_bytes
 from benchmarks.kernels import Walk
 from benchmarks.records import Record, make_record
 from llm_pipeline.gram import MeanGram
+from llm_pipeline.judging import HOST, Court, court_of, verdicts
 from solvers.array import full_precision
-from solvers.door import place_of
+from solvers.door import Run, place_of, run
 from solvers.gpu import maiht, select
 from solvers.gpu.layer import Layer
 from solvers.problem import Gram, LayerProblem
 from solvers.sparsity import Budget, KeepNofM, KeepPerLayer, KeepPerRow
+from theory_checks import Certificate
 
 SHAPES = ((4096, 4096), (12288, 4096), (22016, 4096), (4096, 11008))  # (out, in) of LLaMA-7B, q k v and gate up in one
 NONE = "no CUDA device: 0 GPU checks run"
@@ -100,6 +104,9 @@ def _measurements(seed: int, device: str, scale: int, rounds: int) -> Iterator[M
         yield f"candidate, {tell}", partial(bench.candidate, shape, half)
         yield f"sums, {tell}", partial(bench.sums, shape)
         yield f"maiht step, {tell}", partial(bench.step, shape, half)
+    shape = tuple(max(16, side // scale // 4 * 4) for side in SHAPES[0])
+    for court in dict.fromkeys((HOST, court_of(device))):
+        yield f"judging on {court.name}", partial(bench.judging, shape, court)
     yield from _block(seed, device, scale)
 
 
@@ -118,7 +125,7 @@ class Bench:
     def __init__(self, seed: int, device: str, scale: int, rounds: int, rates: dict[str, float]) -> None:
         self.seed, self.device, self.scale, self.rounds, self.rates = seed, device, scale, rounds, rates
         self.kept: tuple[tuple[int, int], Layer] | None = None
-        self.gram = cache(self._gram)
+        self.gram, self.solved = cache(self._gram), cache(self._solved)
 
     def mask(self, shape: tuple[int, int], budget: Budget) -> Record:
         scores = self._scores(shape)
@@ -165,6 +172,18 @@ class Bench:
         share = flops / seconds["min"] / self.rates["gemm fp32"]
         return self._record("maiht step", shape, seconds, flops=flops, share=share, of="gemm fp32")
 
+    def judging(self, shape: tuple[int, int], court: Court) -> Record:
+        """Every certificate of a layer, from a place, its arrays sent there each time."""
+        found: list[Certificate] = []
+
+        def act() -> None:
+            found[:] = verdicts(solvers.METHODS["maiht"], self.solved(shape), court)
+
+        seconds = timed(act, "cpu", 1)  # every certificate is a number on the host
+        counted = Counter(certificate.outcome for certificate in found)
+        outcomes = {outcome: counted[outcome] for outcome in ("holds", "fails", "not applicable")}
+        return self._record(f"judging on {court.name}", shape, seconds, certificates=outcomes, why=court.why)
+
     def _moved(self, what: str, shape: tuple[int, int], act: Callable[[], Any], moved: int) -> Record:
         seconds = timed(act, self.device, self.rounds)
         share = moved / seconds["min"] / self.rates["copy"]
@@ -185,6 +204,12 @@ class Bench:
             assert place is not None
             self.kept = shape, Layer(LayerProblem(W0, self.gram(shape[1])), place, 8)
         return self.kept[1]
+
+    def _solved(self, shape: tuple[int, int]) -> Run:
+        W0 = np.random.default_rng(self.seed).standard_normal(shape)
+        place = place_of("fast", torch.zeros(1, device=self.device))
+        problem = LayerProblem(W0, self.gram(shape[1]))
+        return run(solvers.METHODS["maiht"], problem, KeepPerRow(shape[1] // 2), place=place, iters=10)
 
     def _gram(self, inputs: int) -> Gram:
         generator = torch.Generator(self.device).manual_seed(self.seed)

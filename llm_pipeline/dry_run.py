@@ -16,6 +16,7 @@ from llm_pipeline import assemble, planner, rates, sources
 from llm_pipeline.calibration import Tokens, parse_calibration
 from llm_pipeline.checkpoint import SINGLE, Checkpoint
 from llm_pipeline.choices import choose
+from llm_pipeline.judging import court_of
 from llm_pipeline.plan import CalibrationSource, ModelSource, Plan
 from llm_pipeline.planner import Job, Model
 from llm_pipeline.shapes import SHAPES, config_like
@@ -61,7 +62,7 @@ def dry_run(
         **chosen,
     )
     evaluated = _evaluation(text, length, protocol, folder)
-    sizes, job = Model.of(config, Path(name).name), _job(plan, number, stored, evaluated)
+    sizes, job = Model.of(config, Path(name).name), _job(plan, number, stored, evaluated, as_if)
     speed = rates.published(as_if, number) if as_if else _measured(sizes, plan, number, folder)
     return planner.predict(sizes, job, speed)
 
@@ -88,10 +89,11 @@ def words(found: dict[str, Any]) -> str:
     needed = found["memory"]
     gpu = f", GPU memory {needed['gpu_bytes'] / GIB:.1f} GiB" if needed["gpu_bytes"] else ""
     origin = "rates measured now" if found["measured"] else "rates published, not measured"
+    where = "with CuPy on the GPU" if found["judged_on"] == "cuda" else "on the host"
     fits = "" if found["fits"] else "; more than the GPU has: fewer or shorter sequences, or --device cpu"
     return (
         f"{found['device']} ({origin}): memory {needed['host_bytes'] / GIB:.1f} GiB{gpu}{fits}; "
-        f"disk {found['disk_bytes'] / 1e9:.1f} GB; nothing was written"
+        f"disk {found['disk_bytes'] / 1e9:.1f} GB; certificates {where}; nothing was written"
     )
 
 
@@ -147,10 +149,12 @@ def _evaluation(text: str | None, length: int | None, protocol: str, folder: Pat
     return assemble.evaluation_windows(sources.evaluation_text(text, source), source, length, protocol)
 
 
-def _job(plan: Plan, number: torch.dtype, stored: torch.dtype, text: Tokens | None) -> Job:
+def _job(plan: Plan, number: torch.dtype, stored: torch.dtype, text: Tokens | None, as_if: str | None = None) -> Job:
+    """A machine that is not here is taken to have CuPy where it has a GPU."""
+    there = plan.device != "cpu" if as_if else court_of(plan.device).name != "cpu"
     windows, window = text.ids.shape if text else (0, 0)
     return Job(
-        recipe=planner.recipe_of(plan),
+        recipe=planner.recipe_of(plan, there),
         sequences=plan.calibration.sequences,
         length=plan.calibration.length,
         itemsize=number.itemsize,

@@ -17,7 +17,7 @@ from typing import Any
 
 from llm_pipeline.allocation import by_block
 from llm_pipeline.choices import spec
-from llm_pipeline.layer import Layer, describe
+from llm_pipeline.layer import Judged
 from llm_pipeline.plan import Plan
 from llm_pipeline.scores import Perplexity, paired_difference
 from theory_checks import Certificate
@@ -38,6 +38,7 @@ class Journal:
         self._rows: list[dict[str, Any]] = []
         self._certificates: list[dict[str, Any]] = []
         self._failures: list[str] = []
+        self._steps: list[str] = []
         self._counted: dict[str, float] = {}
 
     @contextmanager
@@ -49,28 +50,32 @@ class Journal:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
-    def note(self, layer: Layer, certificates: list[Certificate]) -> None:
-        """One layer of the present block and its certificates."""
-        self._rows.append(describe(layer, self.plan.refine))
-        for certificate in certificates:
+    def note(self, judged: Judged) -> None:
+        """What is told of one layer of the present block."""
+        self._rows.append(judged.row)
+        for certificate in judged.certificates:
             if certificate.outcome == "fails":
-                self._failures.append(f"{layer.name}: {certificate}")
-            self._certificates.append(certificate_line(layer.name, certificate))
+                self._failures.append(f"{judged.row['layer']}: {certificate}")
+            self._certificates.append(certificate_line(judged.row["layer"], certificate))
+        self._steps += [judged.step] if judged.step and judged.step not in self._steps else []
 
     def close(self, hidden: str, steps: list[str] | None = None) -> dict[str, Any]:
-        """The record of the present block; `hidden` is the digest of what it passes on, `steps` where that moved to."""
+        """The record of the present block; `hidden` is the digest of what it passes on, `steps` where that moved to.
+
+        Where certificates were computed elsewhere than they should be stands among the steps.
+        """
         spent = {name: total - self._counted.get(name, 0.0) for name, total in self.seconds.items()}
         record = {
             "block": len(self.blocks),
             "hidden": hidden,
-            "steps": steps or [],
+            "steps": [*(steps or []), *self._steps],
             "layers": self._rows,
             "certificates": self._certificates,
             "failures": self._failures,
             "seconds": spent,
             "peak_memory_bytes": peak_memory(),
         }
-        self._rows, self._certificates, self._failures = [], [], []
+        self._rows, self._certificates, self._failures, self._steps = [], [], [], []
         self._counted = dict(self.seconds)
         self.blocks.append(record)
         return record
@@ -80,7 +85,7 @@ class Journal:
         for name, spent in record["seconds"].items():
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
         self._rows, self._certificates, self._failures = (record[key] for key in TOLD)
-        closed = self.close(hidden)
+        closed = self.close(hidden, record["steps"])
         closed["peak_memory_bytes"] = max(closed["peak_memory_bytes"], record["peak_memory_bytes"])
         return closed
 
@@ -128,7 +133,8 @@ class Journal:
             "engine": self.engine,
             "peak_memory_bytes": max(peak_memory(), *(block["peak_memory_bytes"] for block in self.blocks)),
             "hidden_states": hidden,
-            "stepped_down": [step for block in self.blocks for step in block["steps"]],
+            "stepped_down": list(dict.fromkeys(step for block in self.blocks for step in block["steps"])),
+            "judged_on": ", ".join(sorted({row.get("judged_on", "cpu") for row in layers})),
             "certificates": {outcome: outcomes[outcome] for outcome in OUTCOMES},
             "failures": self.failures,
             "versions": self.plan.versions,

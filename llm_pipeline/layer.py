@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.checkpoint import Checkpoint, require_finite
 from llm_pipeline.evidence import Inputs
 from llm_pipeline.families import Site
+from llm_pipeline.judging import HOST, Court, first_line
 from llm_pipeline.plan import Plan
 from solvers.door import Run, place_of
 from solvers.methods import Method
-from solvers.problem import PART, LayerProblem
+from solvers.problem import LayerProblem
+from solvers.refusal import Refusal
 from solvers.solution import Trace
 from solvers.sparsity import Budget, Sparsity
 from theory_checks import Certificate, certify, certify_saved
@@ -36,6 +38,7 @@ class Layer:
     run : what the solver did; its last weights are those that are saved
     saved : (out, in) the weights in the stored dtype, as they go to the file
     seconds : of the solver
+    court : where `inputs` and `run` lie
     """
 
     name: str
@@ -46,6 +49,7 @@ class Layer:
     run: Run
     saved: torch.Tensor
     seconds: float
+    court: Court = HOST
 
     @property
     def problem(self) -> LayerProblem:
@@ -55,10 +59,14 @@ class Layer:
     def values(self, *weights: np.ndarray) -> list[float]:
         """`problem.value` of weights in the layer's own coordinates; a few rows are in memory at a time."""
         dense, totals = self.source.read(self.name), [0.0] * len(weights)
-        for k in range(0, len(dense), PART):
-            some = self.inputs.problem(dense[k : k + PART].to(torch.float64).numpy())
-            totals = [total + some.value(W[k : k + PART]) for total, W in zip(totals, weights, strict=True)]
+        for k in range(0, len(dense), rows := self.inputs.gram.part):
+            some = self.inputs.problem(self.court.put(dense[k : k + rows].to(torch.float64).numpy()))
+            totals = [total + some.value(W[k : k + rows]) for total, W in zip(totals, weights, strict=True)]
         return totals
+
+    def at(self, court: Court) -> Layer:
+        """The layer in another place."""
+        return replace(self, inputs=court.inputs(self.inputs), run=court.run(self.run), court=court)
 
 
 def dense_weight(checkpoint: Checkpoint, name: str) -> np.ndarray:
@@ -91,10 +99,37 @@ def array_of(saved: torch.Tensor) -> np.ndarray:
     return saved.numpy() if saved.dtype in (torch.float32, torch.float64) else saved.to(torch.float32).numpy()
 
 
-def judge(method: Method, layer: Layer, refine: str) -> list[Certificate]:
+class Judged(NamedTuple):
+    """What is told of a layer: its line of layers.jsonl, its certificates, and why not where it should be judged."""
+
+    row: dict[str, Any]
+    certificates: list[Certificate]
+    step: str = ""
+
+
+def judged(method: Method, layer: Layer, refine: str, court: Court = HOST) -> Judged:
+    """A layer judged in a place, or on the host where the place cannot do it, for lack of memory or otherwise."""
+    step = court.why and f"certificates on the host: {court.why}"
+    if court.name != HOST.name:
+        court.leave()
+        try:
+            return _judged(method, layer.at(court), refine, layer.run)
+        except Refusal:
+            raise
+        except Exception as error:  # of many kinds
+            step = f"{layer.name} judged on the host: {type(error).__name__}: {first_line(error)}"
+        court.forget(layer.inputs.gram, layer.run)  # out here the arrays of the attempt are gone
+    return _judged(method, layer, refine)._replace(step=step)
+
+
+def _judged(method: Method, layer: Layer, refine: str, sampled: Run | None = None) -> Judged:
+    return Judged(describe(layer, refine), judge(method, layer, refine, sampled))
+
+
+def judge(method: Method, layer: Layer, refine: str, sampled: Run | None = None) -> list[Certificate]:
     """Every claim about how the layer was solved, and about the weights as they are saved."""
     run = layer.run
-    return certify(method, run, refine) + judge_saved(method, run.refit, run.sparsity, run.weight)
+    return certify(method, run, refine, sampled) + judge_saved(method, run.refit, run.sparsity, run.weight)
 
 
 def judge_saved(method: Method, problem: LayerProblem, sparsity: Sparsity, saved: np.ndarray) -> list[Certificate]:
@@ -113,19 +148,21 @@ def describe(layer: Layer, refine: str) -> dict[str, Any]:
     without a ridge, before the cast.
     """
     run, found, saved = layer.run, layer.run.found, layer.run.weight
+    kept = int(np.count_nonzero(saved))
     stages = _stages(run) if refine != "none" else {}
-    output, objective, *errors = layer.values(np.broadcast_to(0.0, saved.shape), saved, *stages.values())
+    output, objective, *errors = layer.values(np.zeros_like(saved), saved, *stages.values())
     relative = [f / output if output > 0 else float("nan") for f in (objective, *errors)]
     return {
         "layer": layer.name,
         "block": layer.block,
         "site": layer.site,
         "shape": list(saved.shape),
-        "kept": int(np.count_nonzero(saved)),
-        "sparsity": float(np.mean(saved == 0)),
+        "kept": kept,
+        "sparsity": (saved.size - kept) / saved.size,
         "objective": objective,
         "relative_error": relative[0],
         "seconds": layer.seconds,
+        "judged_on": layer.court.name,
         "stop": found.stop.value,
         "sha256": digest(layer.saved),
         "refine": {"name": refine, "gain": -run.refit.change(found.weight, run.refined)} if refine != "none" else None,

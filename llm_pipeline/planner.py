@@ -20,7 +20,8 @@ sites a block, n_s inputs of each; h heads of width d_h; V the vocabulary; b byt
                                    refined, f = 3 in SparseGPT, A arrays that a method holds; on a CPU
                                    + the twin's of (12)                                           (11)
     ... evaluating                 + a block or both ends, hidden states of all windows, three times a batch's logits
-    GPU                            block + hidden + (8) + (9) + 4 (n^2 + 14 m n) for a twin       (12)
+    GPU                            block + hidden + max((8) + (9), 4 (n^2 + 14 m n) for a twin, or to judge there
+                                   8 (n^2 + A m n)) + the site's 8 (2 + r) n^2 in float64         (12)
 
 (1)-(5) are counts of the texts, checked against counted runs; (7)-(12) are upper bounds of what is alive at once. An
 element of a selection or an arithmetic pass counts where layers are small. Nothing here reads a weight.
@@ -28,7 +29,7 @@ element of a selection or an arithmetic pass counts where layers are small. Noth
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from math import prod
 from typing import Any
 
@@ -143,7 +144,7 @@ class Job:
         return self.sequences * self.length
 
 
-def recipe_of(plan: Plan) -> Recipe:
+def recipe_of(plan: Plan, judged_there: bool = False) -> Recipe:
     """The choices of a plan that decide what a layer costs."""
     return Recipe(
         method=plan.method.name,
@@ -153,6 +154,7 @@ def recipe_of(plan: Plan) -> Recipe:
         fast=plan.solver == "fast",
         drift=plan.error_correction == "block",
         normalised=solvers.find(plan.method.name).normalised,
+        judged_there=judged_there,
     )
 
 
@@ -183,6 +185,7 @@ def stages(model: Model, job: Job) -> dict[str, Work]:
     solve = sum((work.site_work(recipe, n) for n, _ in sites), Work())
     solve += sum((work.solving(recipe, m, n) for m, n in model.layers), Work())
     certify = sum((work.judging(recipe, m, n) for m, n in model.layers), Work())
+    certify += sum((work.sending(recipe, n) for n, _ in sites), Work())
     block = Work(disk=float(job.stored) * model.block_weights * (2 if job.dense_beside or job.dense_hidden else 1))
     ends = Work(disk=float(job.stored) * (model.all_weights + model.ends))
     found = {
@@ -224,10 +227,11 @@ def memory(model: Model, job: Job) -> dict[str, float]:
     accepting = 8.0 * ACCEPTING * widest**2  # (10)
     solving = max(_solving(job.recipe, m, n) for m, n in model.layers)  # (11)
     twin = max(4.0 * (n**2 + 14 * m * n) for m, n in model.layers) if job.recipe.fast else 0.0
+    there, kept = (max(found) for found in zip(*(_judging(job.recipe, m, n) for m, n in model.layers), strict=True))
     states = {"block": block, "embeddings": ends, "hidden states": hidden}
     scored = _evaluating(model, job) if job.windows else {}
     if job.on_gpu:
-        gpu = _larger({**states, "work": max(running + sums, twin)}, scored)
+        gpu = _larger({**states, "work": max(running + sums, kept + max(twin, there))}, scored)
         host = {"base": 1.5 * job.base, "work": max(accepting, solving)}
     else:
         gpu, work = {}, max(running + sums, accepting, solving + twin)
@@ -247,6 +251,13 @@ def _solving(recipe: Recipe, m: int, n: int) -> float:
     return 8.0 * max((NORMALISING + refined + factored) * n**2 + 4 * m * n, (JUDGING + refined) * n**2 + held * m * n)
 
 
+def _judging(recipe: Recipe, m: int, n: int) -> tuple[float, float]:
+    """Bytes that judging a layer takes on the device, and that the Grams of its site take there."""
+    held = ONE_SHOT if recipe.refine == "none" else ITERATIVE
+    grams = 2 + (recipe.refine != "none") + 2 * recipe.drift
+    return (8.0 * (n**2 + held * m * n), 8.0 * grams * n**2) if recipe.judged_there else (0.0, 0.0)
+
+
 def _evaluating(model: Model, job: Job) -> dict[str, float]:
     ends = model.all_weights - model.blocks * model.block_weights
     return {
@@ -261,17 +272,24 @@ def _larger(one: dict[str, float], other: dict[str, float]) -> dict[str, float]:
 
 
 def predict(model: Model, job: Job, rates: Rates) -> dict[str, Any]:
-    """The whole prediction, as summary.json and ``--dry-run --json`` hold it."""
+    """The whole prediction, as summary.json and ``--dry-run --json`` hold it.
+
+    Layers are judged on the host where the device has no memory for the largest one.
+    """
+    room, needed = rates.device_bytes or float("inf"), memory(model, job)
+    if needed["gpu_bytes"] > room and job.recipe.judged_there:
+        job = replace(job, recipe=replace(job.recipe, judged_there=False))
+        needed = memory(model, job)
     found = stages(model, job)
-    needed = memory(model, job)
     return {
         "device": rates.name,
         "measured": rates.measured,
         "calibration": f"{job.sequences}x{job.length}",
+        "judged_on": "cuda" if job.recipe.judged_there else "cpu",
         "flop": {name: amount.flop for name, amount in found.items()},
         "seconds": {name: seconds(amount, rates) for name, amount in found.items()},
         "memory": needed,
-        "fits": rates.device_bytes is None or needed["gpu_bytes"] <= rates.device_bytes,
+        "fits": needed["gpu_bytes"] <= room,
         "disk_bytes": job.stored * model.all_weights,
         "rates": {k: v for k, v in asdict(rates).items() if isinstance(v, float)},
     }

@@ -30,7 +30,8 @@ from llm_pipeline.evidence import Inputs, see
 from llm_pipeline.families import Site, family_of
 from llm_pipeline.hidden import WHERE, HiddenStates, Need, choose, need
 from llm_pipeline.journal import Journal
-from llm_pipeline.layer import judge, prune_layer
+from llm_pipeline.judging import court_of
+from llm_pipeline.layer import judged, prune_layer
 from llm_pipeline.memory import give_back, keep_little
 from llm_pipeline.output_folder import OutputFolder
 from llm_pipeline.plan import Plan
@@ -128,6 +129,8 @@ def finish(
             plan = journal.plan = allotted(plan, walk, tokens, progress)
         folder.write_text(plans.FILE, plan.to_toml())
     states = HiddenStates(walk, place, folder.run.folder)
+    if why := court_of(plan.device).why:
+        progress(len(journal.layers), len(walk) * len(walk.family.readers), f"certificates on the host: {why}")
     (engine or in_turn)(states, budgets(plan, source), tokens, folder, journal, progress)
     states.now = torch.empty(0)
     with journal.stage("write"):
@@ -220,7 +223,7 @@ def _prune_layer(
         layer = states.sparing(lambda: prune_layer(states.walk, i, site, reader, inputs, method, budget, plan))
         give_back()
     with journal.stage("certify"):
-        journal.note(layer, judge(method, layer, plan.refine))
+        journal.note(judged(method, layer, plan.refine, court_of(plan.device)))
     with journal.stage("write"):
         put(layer.name, layer.saved)
     return layer.saved

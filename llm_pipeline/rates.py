@@ -3,7 +3,8 @@
 A published peak is multiplied by the share of it that large products reach (`REACHED`); elementwise work is bound by
 memory. Of the measured rate of an operation alone a run reaches `SHARE`: its operands come from memory, not from a
 cache. Sources: NVIDIA data sheets of A100 (SXM, 2021), H100 (SXM, 2023) and GeForce RTX 4090 (Ada, 2022), dense rates
-without sparsity and without TF32; host: 16 cores of 2.5 GHz with two 256-bit FMA units, four memory channels.
+without sparsity and without TF32, float64 by tensor cores where there are any; host: 16 cores of 2.5 GHz with two
+256-bit FMA units, four memory channels.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from solvers.sparsity import largest
 REACHED = 0.75
 SHARE = 0.65  # 0.48 to 0.82 in 8 runs on the embedded model, one thread, processor time
 DISK = 1e9  # bytes a second; nothing is written to find out
+SENT = 6e9  # bytes a second from memory that is not pinned to a device, assumed
 SPENT = 0.06  # seconds of one measurement
 WIDEST, ROWS = 1024, 2048
 
@@ -45,6 +47,7 @@ class Rates:
     forward: float
     gram: float
     fast: float
+    wide: float
     product: float
     factor: float
     passes: float
@@ -52,6 +55,7 @@ class Rates:
     moved: float
     calls: float = 5e5
     disk: float = DISK
+    sent: float = SENT
     hashed: float = 1e9
     device_bytes: int | None = None
 
@@ -62,6 +66,7 @@ HOST = Rates(
     forward=REACHED * 16 * 80e9,
     gram=REACHED * 16 * 80e9,
     fast=REACHED * 16 * 80e9,
+    wide=REACHED * 16 * 40e9,
     product=REACHED * 16 * 40e9,
     factor=0.5 * 16 * 40e9,
     passes=1.2e9,  # one thread: 24 bytes an entry
@@ -70,7 +75,7 @@ HOST = Rates(
 )
 
 
-def _gpu(name: str, gib: int, half: float, single: float, memory: float) -> Rates:
+def _gpu(name: str, gib: int, half: float, single: float, double: float, memory: float) -> Rates:
     single *= REACHED
     return replace(
         HOST,
@@ -78,6 +83,7 @@ def _gpu(name: str, gib: int, half: float, single: float, memory: float) -> Rate
         forward=REACHED * half,
         gram=single,
         fast=single,
+        wide=REACHED * double,
         moved=REACHED * memory,
         device_bytes=gib * 2**30,
     )
@@ -85,10 +91,10 @@ def _gpu(name: str, gib: int, half: float, single: float, memory: float) -> Rate
 
 PUBLISHED = {
     "cpu": HOST,
-    "4090": _gpu("RTX 4090, 24 GB", 24, 165e12, 82.6e12, 1.01e12),
-    "a100-40gb": _gpu("A100, 40 GB", 40, 312e12, 19.5e12, 1.55e12),
-    "a100": _gpu("A100, 80 GB", 80, 312e12, 19.5e12, 2.04e12),
-    "h100": _gpu("H100, 80 GB", 80, 989e12, 67e12, 3.35e12),
+    "4090": _gpu("RTX 4090, 24 GB", 24, 165e12, 82.6e12, 1.29e12, 1.01e12),
+    "a100-40gb": _gpu("A100, 40 GB", 40, 312e12, 19.5e12, 19.5e12, 1.55e12),
+    "a100": _gpu("A100, 80 GB", 80, 312e12, 19.5e12, 19.5e12, 2.04e12),
+    "h100": _gpu("H100, 80 GB", 80, 989e12, 67e12, 67e12, 3.35e12),
 }
 
 
@@ -116,6 +122,7 @@ def measured(device: str, dtype: torch.dtype, rows: int, inputs: int, sample: Pa
     W, H = draw.standard_normal((m, n)), np.cov(draw.standard_normal((n, 2 * n))) + np.eye(n)
     x, X = (torch.randn(tokens, wide, device=device).to(t) for t in (dtype, torch.float32))
     A = torch.randn(wide, wide, device=device).to(dtype)
+    W64, H64 = (torch.from_numpy(array).to(device) for array in (W, H))
 
     def rate(amount: float, call: Callable[[], object]) -> float:
         return SHARE * amount / _seconds(call, device if cuda else "cpu")
@@ -126,12 +133,14 @@ def measured(device: str, dtype: torch.dtype, rows: int, inputs: int, sample: Pa
         forward=rate(2.0 * tokens * wide**2, lambda: x @ A),
         gram=rate(2.0 * tokens * wide**2, lambda: X.T @ X),
         fast=rate(2.0 * tokens * wide**2, lambda: X @ A.to(torch.float32)),
+        wide=rate(2.0 * m * n**2, lambda: W64 @ H64),
         product=rate(2.0 * m * n**2, lambda: W @ H),
         factor=rate(n**3 / 3, lambda: scipy.linalg.cholesky(H, lower=True, check_finite=False)),
         passes=rate(W.size, lambda: np.subtract(W, 1.0)),
         selections=rate(W.size, lambda: largest(np.abs(W), n // 2)),
         moved=rate(3.0 * x.nbytes, lambda: x + x),
         disk=_disk(sample),
+        sent=rate(W.nbytes, lambda: torch.from_numpy(W).to(device, copy=True)) if cuda else SENT,
         hashed=rate(W.nbytes, lambda: _digest(W)),
         device_bytes=torch.cuda.get_device_properties(device).total_memory if cuda else None,
     )

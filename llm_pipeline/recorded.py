@@ -24,7 +24,8 @@ from llm_pipeline.plan import Plan
 from solvers.refusal import Refusal
 from theory_checks import Certificate
 
-NOT_REPEATED = ("perplexity", "seconds", "engine", "stepped_down", "peak_memory_bytes", "hidden_states", "machine")
+WHERE = ("engine", "stepped_down", "hidden_states", "judged_on", "machine")
+NOT_REPEATED = ("perplexity", "seconds", "peak_memory_bytes", *WHERE)
 BROKEN = (KeyError, TypeError, ValueError, ZeroDivisionError, AttributeError, IndexError)
 
 

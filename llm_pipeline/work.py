@@ -4,8 +4,10 @@ Letters: W (m, n); a product V H costs 2 m n^2 FLOP, a Cholesky factor n^3/3, on
 m n entries. Counts are those of `solvers`, in float64 on the host; a fast twin's products run on the device.
 
     products of a run     iht 2T + 1, maiht 4T + 1, twins T and 2T, admm T + 1, alps 2T + 12, sparsegpt 1/2 (1)
-    products of judging   2 (|H| at W and 0) for each of four claims of a traced run, 1 gradient, 1 value,
-                          2 + 3 for saved weights and their line in layers.jsonl                  (2)
+    products of judging   2 (|H| at W and 0) for the claims of a traced run, 1 gradient, 1 value where descent is
+                          promised, 2 + 3 for saved weights and their line in layers.jsonl        (2)
+    judged on a device    the same products there in float64, and the arrays sent to it; what exchanges are checked
+                          with stays on the host                                                  (2')
     factors of a site     1 to accept the Gram, 1 for each Lipschitz bound that is used           (3)
 
 What depends on the data is an assumption, marked as such: rounds of FISTAPruner and ALPS, steps of conjugate
@@ -17,6 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from solvers.problem import PART
+
 ROUNDS = {"fista": 8, "alps": 45}  # assumed: rounds until the run stops by itself
 CG_STEPS = 40  # assumed: steps of `refine exact` to its residual of 1e-6
 EXCHANGES = 0.034  # of the entries under `swaps all`: means 0.033, 0.035 of 42 layers of wikitext2-llama-5m, 50 %, 70 %
@@ -24,6 +28,8 @@ LANCZOS = 30  # products of a vector with H in the estimate of lambda_max
 SMALL = 512  # inputs up to which the step size is judged by a full eigendecomposition
 EIGEN = 9.0  # n^3 of an eigendecomposition with vectors, without them 4/3
 TWIN_PASSES, TWIN_SELECTION = 25, 300  # float32 passes, and bytes that one selection moves an entry, of a twin's step
+DEVICE_PART = 2048  # rows or columns of a product at a time where a device judges; fewer leave it idle
+DEVICE_SELECTION = 750  # bytes that a selection in float64 moves an entry there; assumed: a sort is four
 ROWS = 8  # rows whose exchanges are searched again by a certificate
 
 
@@ -36,9 +42,11 @@ class Work:
     forward : FLOP of a forward pass, on the device in its dtype
     gram : FLOP of X'X, on the device in float32
     fast : FLOP of a twin's products, on the device in float32
+    wide : FLOP of products in float64 on the device
     product, factor : FLOP of products and of factorisations, in float64 on the host
     passes, selections : float64 entries of one arithmetic operation, and of one selection, on the host
     moved : bytes of elementwise operations on the device
+    sent : bytes from the host to the device
     calls : operations on arrays that are too small to take time for anything but themselves
     disk, hashed : bytes read or written, and bytes digested
     """
@@ -46,11 +54,13 @@ class Work:
     forward: float = 0.0
     gram: float = 0.0
     fast: float = 0.0
+    wide: float = 0.0
     product: float = 0.0
     factor: float = 0.0
     passes: float = 0.0
     selections: float = 0.0
     moved: float = 0.0
+    sent: float = 0.0
     calls: float = 0.0
     disk: float = 0.0
     hashed: float = 0.0
@@ -64,7 +74,7 @@ class Work:
     @property
     def flop(self) -> float:
         """Floating-point operations of matrix products and factorisations."""
-        return self.forward + self.gram + self.fast + self.product + self.factor
+        return self.forward + self.gram + self.fast + self.wide + self.product + self.factor
 
 
 def layer(m: int, n: int, products: float = 0, passes: float = 0, selections: float = 0) -> Work:
@@ -98,6 +108,7 @@ class Recipe:
     fast: bool = False
     drift: bool = False
     normalised: bool = True
+    judged_there: bool = False  # certificates on the device
 
     @property
     def traced(self) -> bool:
@@ -179,11 +190,8 @@ def judging(recipe: Recipe, m: int, n: int) -> Work:
     products = 2.0 + 3.0
     absolute = 1  # |H| and sums over it
     if recipe.traced:
-        products += 2 * 2 + 1
-        absolute += 4
-        if recipe.method != "maiht-released":  # whose penalty changes in every step: no rate, and no descent promised
-            products += 2 + 1 + 2
-            absolute += 4
+        products += 2 + 1 + (recipe.method != "maiht-released")  # which promises no descent
+        absolute += 2
     if recipe.method == "fista":
         products += 8
         absolute += 3
@@ -193,13 +201,32 @@ def judging(recipe: Recipe, m: int, n: int) -> Work:
     if recipe.refine == "exact":
         products += 2 + 1
         absolute += 1
-    work = layer(m, n, products, 3 * products + 12, 4) + Work(passes=absolute * n**2, hashed=2 * m * n)
+    products += 6 * swapped
+    part = DEVICE_PART if recipe.judged_there else PART
+    work = layer(m, n, products, 3 * products + 12 + 2 * swapped, 4) + Work(passes=absolute * n**2 * (1 + m / part))
+    if recipe.judged_there:
+        arrays = (
+            3 + 2 * refined + swapped + 2 * (recipe.method == "fista")
+        )  # dense in two coordinates, found, and so on
+        work = _there(work, m * n * (8.0 * arrays + 4)) + Work(passes=m * n)  # (2')
     if recipe.traced and recipe.method != "maiht-released" and n <= SMALL:
         work += Work(factor=4 / 3 * n**3)
     if swapped:
         k = n / 2
-        work += layer(m, n, products=6, passes=20) + Work(factor=ROWS * (2 * k**3 + 8 * k**3 + 2 * k**2 * (n - k)))
-    return work
+        work += Work(factor=ROWS * (2 * k**3 + 8 * k**3 + 2 * k**2 * (n - k)))
+    return work + Work(hashed=2 * m * n)
+
+
+def sending(recipe: Recipe, n: int) -> Work:
+    """What the layers of a site share where they are judged: its Grams, and the drift."""
+    matrices = 2 + (recipe.refine != "none") + 2 * recipe.drift
+    return Work(sent=8.0 * n**2 * matrices, moved=24.0 * n**2 * matrices) if recipe.judged_there else Work()
+
+
+def _there(amount: Work, sent: float) -> Work:
+    """The same work in float64 on the device."""
+    moved = 24.0 * amount.passes + DEVICE_SELECTION * amount.selections
+    return Work(wide=amount.product, moved=moved, sent=sent)
 
 
 def _twin(m: int, n: int, T: int, products: int) -> Work:

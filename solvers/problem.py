@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,19 +26,21 @@ from solvers.sparsity import Array
 PART = 256  # rows or columns of a product that are in memory at a time
 
 
-def _parts(n: int) -> Iterator[slice]:
-    return (slice(k, k + PART) for k in range(0, n, PART))
+def _parts(n: int, size: int = PART) -> Iterator[slice]:
+    return (slice(k, k + size) for k in range(0, n, size))
 
 
 @dataclass(frozen=True, eq=False)
 class Gram:
     """The mean Gram H (in, in) of a site, shared by every layer that reads it.
 
-    `ridge` is a number with H - ridge I positive semidefinite by construction.
+    `ridge` is a number with H - ridge I positive semidefinite by construction; of a product with H, `part` rows or
+    columns are in memory at a time.
     """
 
     H: Array
     ridge: float = 0.0
+    part: ClassVar[int] = PART
 
     def __post_init__(self) -> None:
         if self.H.ndim != 2 or self.H.shape[0] != self.H.shape[1]:
@@ -131,7 +134,7 @@ class LayerProblem:
             raise Refusal(
                 "the dense weight holds NaN or infinity. Usually the checkpoint is damaged; download it again."
             )
-        reach = max(float(self.W0.max()), -float(self.W0.min())) * float(self.norms.max(initial=1.0))
+        reach = max(float(self.W0.max()), -float(self.W0.min())) * max(float(self.norms.max()), 1.0)
         if reach > np.sqrt(np.finfo(np.float64).max / self.W0.size) / 4:
             raise Refusal(
                 f"weights times inputs reach {reach:.3g}, whose squares overflow. Divide either by a constant."
@@ -165,7 +168,7 @@ class LayerProblem:
     def value(self, W: Array) -> float:
         """f(W)."""
         quadratic, linear = 0.0, 0.0
-        for part in _parts(len(W)):
+        for part in _parts(len(W), self.gram.part):
             D = W[part] - self.W0[part]
             quadratic += float(np.vdot(D @ self.H, D))
             linear += 0.0 if self.R is None else float(np.vdot(self.R[part], D))
@@ -184,9 +187,10 @@ class LayerProblem:
     def magnitude(self, W: Array) -> float:
         """Sum of the absolute terms of f(W), the scale of its rounding error: 1/2 <|D| |H|, |D|> + ..."""
         quadratic, linear = 0.0, 0.0
-        for part in _parts(len(W)):
+        for part in _parts(len(W), self.gram.part):
             D = np.abs(W[part] - self.W0[part])
-            quadratic += sum(float(np.vdot(D @ np.abs(self.H[:, k]), D[:, k])) for k in _parts(len(self.H)))
+            columns = _parts(len(self.H), self.gram.part)
+            quadratic += sum(float(np.vdot(D @ np.abs(self.H[:, k]), D[:, k])) for k in columns)
             linear += 0.0 if self.R is None else float(np.vdot(np.abs(self.R[part]), D))
         return 0.5 * quadratic + linear + abs(self.e0)
 

@@ -2,7 +2,8 @@
 
 Letters: x_t iterate, v_{t+1} the plain proximal step from x_t, d = v_{t+1} - x_t, s step, L >= lambda_max(H),
 F = f + g. A *stage* is a stretch of iterations under one sparsity and in one precision; across a change of stage F is
-another function, or is summed otherwise. Every row is allowed the rounding of its own precision.
+another function, or is summed otherwise. Every row is allowed the rounding of its own precision. Claims about a whole
+run take its `magnitudes`, so that whoever judges it by several of them computes these once.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def safeguarded_step(problem: LayerProblem, sparsity: Sparsity, state: maiht.Sta
     )
 
 
-def sufficient_decrease(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> Certificate:
+def sufficient_decrease(
+    problem: LayerProblem, sparsity: Sparsity, solution: Solution, scale: float | None = None
+) -> Certificate:
     """F(v_{t+1}) <= F(x_t) - 1/2 (1/s - L) |v_{t+1} - x_t|^2 in every iteration inside a stage.
 
     Assumptions: s L <= 1; some iteration starts from a feasible point of its own stage. Measured: the worst
@@ -84,11 +87,11 @@ def sufficient_decrease(problem: LayerProblem, sparsity: Sparsity, solution: Sol
     before = np.array([trace.first, *trace.objective[:-1]])
     gain = (1 / trace.step - problem.lipschitz) / 2 * np.array(trace.move)
     excess = np.array(trace.plain) + gain - before
-    worst = _worst(problem, sparsity, solution, excess, np.flatnonzero(_inside_stage(trace)))
+    worst = _worst(problem, sparsity, solution, scale, excess, np.flatnonzero(_inside_stage(trace)))
     return Certificate(name, claim, ATTOUCH, worst.excess, 0.0, worst.rounding)
 
 
-def safeguard(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> Certificate:
+def safeguard(problem: LayerProblem, sparsity: Sparsity, solution: Solution, scale: float | None = None) -> Certificate:
     """F(x_{t+1}) <= F(v_{t+1}) in every iteration, inside and across stages.
 
     Assumptions: an iterative run; no step-size condition. Measured: the worst difference over the run. Where:
@@ -98,11 +101,13 @@ def safeguard(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> 
     if solution.trace is None:
         return Certificate(name, claim, LI_LIN, 0.0, 0.0, applies="the method takes no proximal steps")
     excess = np.array(solution.trace.objective) - np.array(solution.trace.plain)
-    worst = _worst(problem, sparsity, solution, excess, np.arange(len(excess)))
+    worst = _worst(problem, sparsity, solution, scale, excess, np.arange(len(excess)))
     return Certificate(name, claim, LI_LIN, worst.excess, 0.0, worst.rounding)
 
 
-def objective_recomputed(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> Certificate:
+def objective_recomputed(
+    problem: LayerProblem, sparsity: Sparsity, solution: Solution, scale: float | None = None
+) -> Certificate:
     """The last objective that the solver reported equals F of the weights that it returned.
 
     Assumptions: the returned weights are the last iterate. Measured: the difference. Tight: bound 0.
@@ -117,10 +122,14 @@ def objective_recomputed(problem: LayerProblem, sparsity: Sparsity, solution: So
         why = "the method takes no proximal steps" if trace is None else f"the run ended at level {trace.level[-1]:.6g}"
         return Certificate(name, claim, where, 0.0, 0.0, applies=why)
     F = problem.value(solution.weight) + sparsity.value(solution.weight)
-    return Certificate(name, claim, where, abs(F - trace.objective[-1]), 0.0, _rounding(problem, sparsity, solution))
+    return Certificate(
+        name, claim, where, abs(F - trace.objective[-1]), 0.0, _rounding(problem, sparsity, solution, scale)
+    )
 
 
-def residual_rate(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> Certificate:
+def residual_rate(
+    problem: LayerProblem, sparsity: Sparsity, solution: Solution, scale: float | None = None
+) -> Certificate:
     """The smallest squared move among the last T iterations is at most 2 (F_start - F_end) / (T (1/s - L)).
 
     Assumptions: s L < 1; the last stage has T >= 1 iterations that start feasible. Why: sum `sufficient_decrease`.
@@ -141,7 +150,7 @@ def residual_rate(problem: LayerProblem, sparsity: Sparsity, solution: Solution)
     paid = int(inside.sum()) * (1 / trace.step - problem.lipschitz) / 2  # may be too small to divide 1
     bound = max(start - trace.objective[-1], 0.0) / paid
     smallest = float(np.array(trace.move)[inside].min())
-    return Certificate(name, claim, ATTOUCH, smallest, bound, _rounding(problem, sparsity, solution) / paid)
+    return Certificate(name, claim, ATTOUCH, smallest, bound, _rounding(problem, sparsity, solution, scale) / paid)
 
 
 def _inside_stage(trace: Trace) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -168,30 +177,38 @@ class _Worst(NamedTuple):
 
 
 def _worst(
-    problem: LayerProblem, sparsity: Sparsity, solution: Solution, excess: Array, rows: np.ndarray[Any, Any]
+    problem: LayerProblem,
+    sparsity: Sparsity,
+    solution: Solution,
+    scale: float | None,
+    excess: Array,
+    rows: np.ndarray[Any, Any],
 ) -> _Worst:
     """Of some rows the one that exceeds the rounding of its own precision most, and that rounding."""
     trace = solution.trace
     assert trace is not None
-    scale, size = _scale(problem, sparsity, solution), problem.shape[1]
-    early, late = (allowance(scale, size, dtype or trace.dtype) for dtype in (trace.ramp_dtype, trace.dtype))
+    total = magnitudes(problem, sparsity, solution) if scale is None else scale
+    size = problem.shape[1]
+    early, late = (allowance(total, size, dtype or trace.dtype) for dtype in (trace.ramp_dtype, trace.dtype))
     rounding = np.where(rows < trace.ramp_rows, early, late)
     beyond = np.where(np.isfinite(rounding), excess[rows] - rounding, -np.inf)
     t = int(np.argmax(np.where(np.isnan(excess[rows]), np.inf, beyond)))
     return _Worst(float(excess[rows][t]), float(rounding[t]))
 
 
-def _rounding(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> float:
+def _rounding(problem: LayerProblem, sparsity: Sparsity, solution: Solution, scale: float | None) -> float:
     """Rounding of an objective of this run, in the precision of its last rows."""
     assert solution.trace is not None
-    return allowance(_scale(problem, sparsity, solution), problem.shape[1], solution.trace.dtype)
+    total = magnitudes(problem, sparsity, solution) if scale is None else scale
+    return allowance(total, problem.shape[1], solution.trace.dtype)
 
 
-def _scale(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> float:
-    """The magnitudes summed in f at the result and at W = 0, plus g."""
+def magnitudes(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> float:
+    """What the claims about a run call its `scale`: the magnitudes summed in f at the result and at W = 0, plus g."""
     assert solution.trace is not None
     W = solution.weight
-    scale = problem.magnitude(W) + problem.magnitude(np.zeros_like(W)) + abs(sparsity.value(W))
+    g = abs(sparsity.value(W))  # infinite where W breaks a budget, which no rounding explains
+    scale = problem.magnitude(W) + problem.magnitude(np.zeros_like(W)) + (g if np.isfinite(g) else 0.0)
     return scale + abs(solution.trace.objective[0])
 
 

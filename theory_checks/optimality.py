@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from solvers.problem import PART, LayerProblem
+from solvers.problem import LayerProblem
 from solvers.sparsity import L0, Array, Budget, KeepGroups, KeepPerLayer, Sparsity
 from theory_checks.certificate import Certificate, allowance
 from theory_checks.support import windows
@@ -20,7 +20,7 @@ def separable_bound(problem: LayerProblem, sparsity: Sparsity) -> float:
     """
     W0 = problem.W0
     whole = isinstance(sparsity, KeepPerLayer | KeepGroups)  # other windows end with their row
-    rows = len(W0) if whole else PART
+    rows = len(W0) if whole else problem.gram.part
     return sum(_cheapest(problem, sparsity, W0[k : k + rows]) for k in range(0, len(W0), rows))
 
 
@@ -53,8 +53,8 @@ def lower_bound(problem: LayerProblem, sparsity: Sparsity, W: Array, *, own: boo
     if reason:
         return Certificate(name, claim, where, 0.0, 0.0, applies=reason)
     F, reach = problem.e0 + sparsity.value(W), abs(problem.e0)
-    for k in range(0, len(W), PART):
-        some, V = problem.rows(slice(k, k + PART)), W[k : k + PART]
+    for k in range(0, len(W), rows := problem.gram.part):
+        some, V = problem.rows(slice(k, k + rows)), W[k : k + rows]
         V = problem.scaled(V) if own else V
         F, reach = F + some.value(V), reach + some.magnitude(V)
     return Certificate(

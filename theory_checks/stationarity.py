@@ -33,7 +33,7 @@ def fixed_point(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -
     assert solution.trace is not None
     x = solution.weight
     size = float(np.sqrt(np.square(x).sum()))
-    scale = float((np.abs(x - problem.W0) @ np.abs(problem.H)).max(initial=0.0)) * solution.trace.step
+    scale = float((np.abs(x - problem.W0) @ np.abs(problem.H)).max()) * solution.trace.step
     rounding = allowance(scale + size, x.shape[1], solution.trace.dtype)
     return Certificate(name, claim, BECK_ELDAR, worst, 2 * solution.trace.tol * size, rounding)
 
@@ -44,14 +44,14 @@ def _clauses(problem: LayerProblem, sparsity: Sparsity, solution: Solution) -> f
     s, x = solution.trace.step, windows(sparsity, np.abs(solution.weight))
     pull = windows(sparsity, s * np.abs(problem.grad(solution.weight)))
     S = x > 0
-    on = pull[S].max(initial=0.0)
+    on = np.where(S, pull, 0.0).max()
     if isinstance(sparsity, L0):
         threshold = np.sqrt(2 * sparsity.lam * s)
-        short = (threshold - x[S]).max(initial=0.0)
-        return float(max(on, short, (pull[~S] - threshold).max(initial=0.0)))
+        short = np.where(S, threshold - x, 0.0).max()
+        return float(max(on, short, np.where(S, 0.0, pull - threshold).max()))
     M = np.where(S, x, np.inf).min(axis=1, keepdims=True)
     room = np.where(S.sum(axis=1, keepdims=True) < sparsity.keep, 0.0, M)
-    return float(max(on, np.where(S | (sparsity.keep == 0), 0.0, pull - room).max(initial=0.0)))
+    return float(max(on, np.where(S | (sparsity.keep == 0), 0.0, pull - room).max()))
 
 
 def masked_least_squares(problem: LayerProblem, mask: Mask, W: Array, *, tol: float) -> Certificate:
@@ -67,8 +67,8 @@ def masked_least_squares(problem: LayerProblem, mask: Mask, W: Array, *, tol: fl
     gradient, origin = (np.linalg.norm(np.where(mask, problem.grad(V), 0.0), axis=1) for V in (W, np.zeros_like(W)))
     D = np.abs(W - problem.W0)
     rounding = allowance(1.0, W.shape[1]) * np.linalg.norm(D @ np.abs(problem.H), axis=1)
-    rows = origin > 0
-    worst = ((gradient - rounding)[rows] / origin[rows]).max(initial=0.0)
+    judged = origin > 0
+    worst = np.where(judged, np.maximum(gradient - rounding, 0.0) / np.where(judged, origin, 1.0), 0.0).max()
     return Certificate(name, claim, where, float(worst), tol)
 
 

@@ -44,6 +44,6 @@ def exact_count(sparsity: Sparsity, W0: Array, W: Array) -> Certificate:
     counts = np.count_nonzero(windows(sparsity, nonzero[0]), axis=1)
     born_zero = np.count_nonzero(windows(sparsity, nonzero[1]) == 0, axis=1)
     short = sparsity.keep - born_zero - counts
-    deviation = np.maximum(counts - sparsity.keep, np.maximum(short, 0)).max(initial=0)
+    deviation = np.maximum(counts - sparsity.keep, np.maximum(short, 0)).max()
     negative_zeros = np.count_nonzero((W == 0) & np.signbit(W))
     return Certificate(name, claim, where, float(deviation + negative_zeros), 0.0)

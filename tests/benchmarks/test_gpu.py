@@ -49,6 +49,13 @@ def test_every_shape_is_a_share_of_its_roof(records: list[dict]) -> None:
     assert [tuple(r["shape"]) for r in shares if r["what"] == "sums"] == [(32, 32), (96, 32), (172, 32), (32, 84)]
 
 
+def test_a_layer_is_judged_on_the_host_and_where_cupy_is_on_the_device(records: list[dict]) -> None:
+    [judged] = [r for r in records if r.get("what", "").startswith("judging on ")]
+    assert (judged["what"], judged["why"]) == ("judging on cpu", "")
+    assert judged["certificates"]["fails"] == 0 < judged["certificates"]["holds"]
+    assert judged["seconds"]["min"] > 0
+
+
 def test_the_block_is_solved_and_its_certificates_are_counted(records: list[dict]) -> None:
     layers = [r for r in records if r.get("what") == "layer of a block"]
     assert [r["layer"] for r in layers] == [name for name, _ in LAYERS]

@@ -19,7 +19,7 @@ import torch
 import typer
 from typer.testing import CliRunner, Result
 
-from llm_pipeline import output_folder, prune
+from llm_pipeline import layer, output_folder, prune
 from llm_pipeline.__main__ import app
 from llm_pipeline.checkpoint import Checkpoint
 from llm_pipeline.output_folder import OutputFolder
@@ -244,7 +244,7 @@ def test_a_failing_certificate_leaves_with_one_is_named_and_the_model_is_kept(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = Certificate("planted", "1 <= 0", "nowhere", 1.0, 0.0)
-    monkeypatch.setattr(prune, "judge", lambda method, layer, refine: [failing])
+    monkeypatch.setattr(layer, "judge", lambda *_: [failing])
     found = pruned("--method", "magnitude")
     assert found.exit_code == 1
     assert "fails model.layers.0.self_attn.q_proj.weight: planted: 1 <= 0" in found.stdout
