@@ -65,6 +65,13 @@ def layers_part(root: Path) -> str:
     return "\n\n".join(told) or "No reference record of layers exists yet."
 
 
+def predictions_part(root: Path) -> str:
+    """What the planner foresees for known models on known GPUs."""
+    from reports.prediction_table import predictions  # with torch, which no other part needs
+
+    return markdown(predictions())
+
+
 def _shortened(output: str) -> str:
     """The first and the last lines of a long output, and how many are left out between them."""
     lines = output.strip().splitlines()
@@ -83,6 +90,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "layers": layers_part,
     "theory": theory_part,
     "commands": commands_part,
+    "predictions": predictions_part,
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.records import append, make_record
 from reports import __main__ as command
-from reports.generated import LONGEST, commands_part, rebuilt, repository
+from reports.generated import LONGEST, commands_part, predictions_part, rebuilt, repository
 from reports.tree import first_sentence, tree
 from solvers.refusal import Refusal
 
@@ -191,3 +191,18 @@ class _Later(datetime):
     @classmethod
     def now(cls, zone=None):
         return datetime.now(zone) + timedelta(days=1)
+
+
+def test_predictions_are_the_planners_of_the_same_command(monkeypatch):
+    """A row of the README is what `--dry-run --as-if` says; where the host judges or a GPU is too small, it says so."""
+    from llm_pipeline.dry_run import dry_run, duration
+    from reports import prediction_table
+
+    found = dry_run("llama-7b", calibration="x:128x2048", method="maiht", settings={"iters": "50"}, as_if="h100")
+    told = predictions_part(repository())
+    [row] = [line for line in told.splitlines() if line.startswith("| llama-7b | maiht, 50 steps | H100")]
+    assert f"| {duration(sum(found['seconds'].values()))} | {duration(found['seconds']['calibrate'])} |" in row
+    small = {**found, "judged_on": "cpu", "fits": False}
+    monkeypatch.setattr(prediction_table, "dry_run", lambda *words, **options: small)
+    assert "host" not in told.splitlines()[2]
+    assert all(", host |" in line and ", does not fit |" in line for line in predictions_part(None).splitlines()[2:])
