@@ -263,7 +263,7 @@ def kills(mutant: Mutant, checks: Iterable[str], most: int, seed: int = 0) -> di
     found: dict[str, int | None] = dict.fromkeys(checks)
     with mutant.planted(), np.errstate(all="ignore"):
         for once in found.keys() - CLAIMS.keys():
-            holds = _contract_holds(once) if once in CONTRACT else EXPERIMENTS[once](seed).outcome != "fails"
+            holds = _contract_holds(once) if once in CONTRACT else _experiment_holds(once, seed)
             found[once] = None if holds else 1
         for n, case in enumerate(cases(most, seed), start=1):
             for claim in (name for name in found if name in CLAIMS and found[name] is None):
@@ -274,6 +274,13 @@ def kills(mutant: Mutant, checks: Iterable[str], most: int, seed: int = 0) -> di
 def _claim_holds(claim: str, case: Case) -> bool:
     try:
         return all(c.outcome != "fails" for c in CLAIMS[claim](case))
+    except (ArithmeticError, ValueError, AssertionError):
+        return False
+
+
+def _experiment_holds(name: str, seed: int) -> bool:
+    try:
+        return EXPERIMENTS[name](seed).outcome != "fails"
     except (ArithmeticError, ValueError, AssertionError):
         return False
 

@@ -36,6 +36,14 @@ def test_an_exception_in_a_mutated_computation_counts_as_noticed():
     }
 
 
+def test_a_refusal_in_a_mutated_experiment_counts_as_noticed(monkeypatch):
+    def refused(seed):
+        raise solvers.refusal.Refusal("planted.")
+
+    monkeypatch.setitem(EXPERIMENTS, "noise-event", refused)
+    assert kills(Mutant("healthy", (), ()), ["noise-event"], 1) == {"noise-event": 1}
+
+
 def test_a_defect_is_removed_again():
     before = solvers.METHODS, solvers.maiht.step, solvers.LayerProblem.value
     for mutant in MUTANTS:
