@@ -24,7 +24,7 @@ def test_every_defect_has_a_killer_and_every_check_has_a_victim():
 def test_nothing_is_noticed_where_nothing_is_planted_even_after_a_defect():
     kills(MUTANTS[0], CLAIMS, 3)
     kills(MUTANTS[0], CONTRACT, 0)
-    assert not any(kills(Mutant("healthy", (), ()), [*CLAIMS, *CONTRACT], 4).values())
+    assert not any(kills(Mutant("healthy", (), ()), [*CLAIMS, *CONTRACT], 8).values())
 
 
 def test_an_exception_in_a_mutated_computation_counts_as_noticed():
