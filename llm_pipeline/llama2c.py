@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from accelerate import init_empty_weights
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llm_pipeline.llama2c_tokenizer import read_tokenizer
+from llm_pipeline.shapes import empty_model
 from solvers.refusal import Refusal
 
 HEADER_BYTES = 28
@@ -164,8 +164,7 @@ def _halves(rows: np.ndarray, heads: int) -> np.ndarray:
 
 
 def _model(config: LlamaConfig, weights: dict[str, torch.Tensor]) -> LlamaForCausalLM:
-    with init_empty_weights():
-        model = LlamaForCausalLM(config)
+    model: LlamaForCausalLM = empty_model(config)
     model.load_state_dict(weights, strict=True, assign=True)
     model.tie_weights()
     return model

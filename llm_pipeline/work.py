@@ -205,9 +205,8 @@ def judging(recipe: Recipe, m: int, n: int) -> Work:
     part = DEVICE_PART if recipe.judged_there else PART
     work = layer(m, n, products, 3 * products + 12 + 2 * swapped, 4) + Work(passes=absolute * n**2 * (1 + m / part))
     if recipe.judged_there:
-        arrays = (
-            3 + 2 * refined + swapped + 2 * (recipe.method == "fista")
-        )  # dense in two coordinates, found, and so on
+        # the dense weight in both coordinates and the found one; the last as it is saved takes 4 bytes an entry
+        arrays = 3 + 2 * refined + swapped + 2 * (recipe.method == "fista")
         work = _there(work, m * n * (8.0 * arrays + 4)) + Work(passes=m * n)  # (2')
     if recipe.traced and recipe.method != "maiht-released" and n <= SMALL:
         work += Work(factor=4 / 3 * n**3)

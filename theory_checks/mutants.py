@@ -255,6 +255,9 @@ MUTANTS = (
 )
 
 
+NOTICED = (ArithmeticError, ValueError, AssertionError)  # in the middle of a mutated computation
+
+
 def kills(mutant: Mutant, checks: Iterable[str], most: int, seed: int = 0) -> dict[str, int | None]:
     """After how many of `most` cases each claim, clause or experiment notices the mutant, None where it survives.
 
@@ -274,14 +277,14 @@ def kills(mutant: Mutant, checks: Iterable[str], most: int, seed: int = 0) -> di
 def _claim_holds(claim: str, case: Case) -> bool:
     try:
         return all(c.outcome != "fails" for c in CLAIMS[claim](case))
-    except (ArithmeticError, ValueError, AssertionError):
+    except NOTICED:
         return False
 
 
 def _experiment_holds(name: str, seed: int) -> bool:
     try:
         return EXPERIMENTS[name](seed).outcome != "fails"
-    except (ArithmeticError, ValueError, AssertionError):
+    except NOTICED:
         return False
 
 
@@ -289,6 +292,6 @@ def _contract_holds(clause: str) -> bool:
     for method in solvers.METHODS.values():
         try:
             CONTRACT[clause](method)
-        except (AssertionError, ArithmeticError, ValueError):
+        except NOTICED:
             return False
     return True
