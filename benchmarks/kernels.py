@@ -31,7 +31,7 @@ from solvers.problem import Gram, LayerProblem
 from solvers.sparsity import KeepNofM, KeepPerLayer, KeepPerRow, Sparsity
 
 SHAPES = ((1024, 4096), (4096, 1024))  # (out, in): attention output and MLP input of a small LLaMA
-ROUNDS = 5
+ROUNDS = 15
 EXCHANGED = ((64, 256), (8, 688))  # (out, in): rows of the 5 M model's layers; the reference takes 0.4 s for each
 ENOUGH = 8.0  # seconds of the rounds of a pair, after which no more than LEAST are needed
 LEAST = 3

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import records
+from reports.kernel_tables import ladder, twins
 from reports.layer_tables import overview
 from reports.layer_targets import missed
 from reports.layers import settings
@@ -65,6 +66,13 @@ def layers_part(root: Path) -> str:
     return "\n\n".join(told) or "No reference record of layers exists yet."
 
 
+def kernels_part(root: Path) -> str:
+    """Fast twins beside their products and their references, and rungs of precision beside float64."""
+    found = _reference(root)
+    told = [markdown(table) for table in (twins(found), ladder(found)) if table.rows]
+    return "\n\n".join(told) or "No reference record of kernels exists yet."
+
+
 def predictions_part(root: Path) -> str:
     """What the planner foresees for known models on known GPUs."""
     from reports.prediction_table import predictions  # with torch, which no other part needs
@@ -88,6 +96,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "tree": tree_part,
     "results": results_part,
     "layers": layers_part,
+    "kernels": kernels_part,
     "theory": theory_part,
     "commands": commands_part,
     "predictions": predictions_part,

@@ -6,6 +6,7 @@ from reports.load import Row
 from reports.tables import Cell, Table
 
 KERNEL, LADDER, DEVICE = "kernel", "precision-ladder", "gpu"
+PRODUCTS, REFERENCE = "over its products", "reference over it"
 
 
 def roofline(records: Sequence[Row]) -> Table:
@@ -21,6 +22,17 @@ def roofline(records: Sequence[Row]) -> Table:
     header = ("layer", "in", "this", "against", "seconds", "its seconds", "ratio", "of minima")
     notes = "Medians of interleaved rounds. A step's roofline is its own products with the Gram, a mask's is a copy."
     return Table("Kernels against their roofline", header, rows, (notes,) if rows else ())
+
+
+def twins(records: Sequence[Row]) -> Table:
+    """A row per fast twin and library: on every layer its time over its products', and the reference's over its."""
+    rows = _newest(records, KERNEL, ("shape", "library", "what", "against", "device"))
+    pairs = {(row["what"].split()[0], row["library"], _shape(row), _side(row)): row for row in rows if _side(row)}
+    names, shapes = list(dict.fromkeys(key[:2] for key in pairs)), list(dict.fromkeys(key[2] for key in pairs))
+    columns = [(shape, side) for shape in shapes for side in (PRODUCTS, REFERENCE)]
+    body = [(*_texts(*name), *(_ratio(pairs.get((*name, *column))) for column in columns)) for name in names]
+    header = ("twin", "in", *(f"{shape}: {side}" for shape, side in columns))
+    return Table("Fast twins", header, body)
 
 
 def ladder(records: Sequence[Row]) -> Table:
@@ -66,6 +78,17 @@ def _newest(records: Sequence[Row], benchmark: str, names: tuple[str, ...]) -> l
     """One record for each set of facts of these names, the newest."""
     chosen = sorted((row for row in records if row["benchmark"] == benchmark), key=lambda row: row["when"])
     return list({str([row.get(name) for name in names]): row for row in chosen}.values())
+
+
+def _side(row: Row) -> str:
+    """What a pair tells of a twin; nothing where there are no products, as of selections and swaps."""
+    if row["against"].endswith("products with the Gram"):
+        return PRODUCTS
+    return REFERENCE if "reference, float64" in row["what"] else ""
+
+
+def _ratio(row: Row | None) -> Cell:
+    return Cell(row["ratio"], "real", _source(row)) if row else Cell(None)
 
 
 def _shape(row: Row) -> str:

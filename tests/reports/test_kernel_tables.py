@@ -8,7 +8,7 @@ from reports.page import page
 def kernel(ratio, **facts):
     seconds = {"seconds": [ratio, 1.0], "seconds_min": [ratio, 1.0], "ratio": ratio, "ratio_min": ratio}
     named = {"what": "maiht twin", "against": "2 products with the Gram", "library": "numpy", "device": "cpu"}
-    return make_record("kernel", shape=[1024, 4096], **{**seconds, **named, **facts})
+    return make_record("kernel", **{"shape": [1024, 4096], **seconds, **named, **facts})
 
 
 def rung(name, fails):
@@ -30,6 +30,19 @@ def test_a_kernel_is_told_with_its_roofline_as_measured_last():
         ["torch", "maiht twin", "2 products with the Gram", 1.3],
     ]
     assert table.rows[0][6].source == f"record {new['id']}"
+
+
+def test_a_twin_is_held_against_its_products_and_its_reference_layer_by_layer():
+    slow = {"what": "maiht reference, float64", "against": "maiht twin"}
+    wide = kernel(1.2), kernel(4.5, **slow), kernel(1.4, library="torch")
+    tall = kernel(1.6, shape=[8, 2])
+    mask = kernel(7.0, what="mask KeepPerRow(keep=2)", against="a copy of the scores")
+    table = kernel_tables.twins([*wide, tall, mask])
+    assert table.header[2:] == tuple(
+        f"{shape}: {side}" for shape in ("1024 x 4096", "8 x 2") for side in ("over its products", "reference over it")
+    )
+    assert values(table) == [["maiht", "numpy", 1.2, 4.5, 1.6, None], ["maiht", "torch", 1.4, None, None, None]]
+    assert table.rows[0][3].source == f"record {wide[1]['id']}"
 
 
 def test_a_rung_that_fails_is_marked():
