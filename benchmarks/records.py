@@ -90,11 +90,21 @@ def read(paths: Iterable[str | Path]) -> list[Record]:
     for path in map(Path, paths):
         if not path.is_file():
             raise Refusal(f"no record file {path.name}: it needs a file of JSON lines written by a benchmark.")
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        for number, line in enumerate(lines(path), start=1):
             if line.strip():
                 record = _parse(line, f"{path.name}, line {number}")
                 found.setdefault(record["id"], record)
     return list(found.values())
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a file of JSON lines; refused where it is no text."""
+    try:
+        return path.read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise Refusal(
+            f"{path.name} must hold JSON lines in UTF-8, and is no text ({error}). Restore it, or measure again."
+        ) from error
 
 
 def canonical(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -286,7 +287,7 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     )
     for failure in summary["failures"][:10]:
         screen.print(Text.assemble(("fails", "bold red"), f" {failure}"), soft_wrap=True)
-    screen.print(f"written to {folder}; the page: python -m reports build {folder}", soft_wrap=True)
+    screen.print(f"written to {folder}; the page: python -m reports build {shlex.quote(str(folder))}", soft_wrap=True)
 
 
 def _by(summary: dict[str, Any]) -> str:

@@ -56,7 +56,7 @@ def dense_outliers(plan: Plan, walk: BlockWalk, tokens: Tokens, progress: Progre
 
 def budgets(plan: Plan, source: Checkpoint) -> dict[str, Budget]:
     """What every layer may keep, by its stored name."""
-    target, names = solvers.parse(plan.sparsity), _layers(source)
+    target, names = solvers.parse(plan.sparsity), layers_of(source)
     if plan.allocation.name == "uniform":
         return {name: target.on(source.shape(name)) for block in names for name in block}
     _require_recorded(plan, len(names))
@@ -95,7 +95,7 @@ def recheck(
         missed = [max(b.least - count, count - b.most, 0) for b, count in zip(found, recorded, strict=True)]
         checks = [Certificate("outliers-recounted", counted, RECORD, float(max(missed)), 0.0)]
     source = walk.checkpoint
-    sizes = [sum(math.prod(source.shape(name)) for name in block) for block in _layers(source)]
+    sizes = [sum(math.prod(source.shape(name)) for name in block) for block in layers_of(source)]
     again = allot(recorded, sizes, *_wanted(plan))
     moved = max(abs(a - b) for a, b in zip(again, plan.allocation.kept, strict=True))
     follows = "every block was allotted what its outliers give it, to the entry"
@@ -106,7 +106,7 @@ def _wanted(plan: Plan) -> tuple[Fraction, float]:
     return share_of(solvers.parse(plan.sparsity)), plan.allocation.options["lambda"]
 
 
-def _layers(source: Checkpoint) -> list[list[str]]:
+def layers_of(source: Checkpoint) -> list[list[str]]:
     family = family_of(source.config)
     blocks = range(source.config.num_hidden_layers)
     return [[source.resolve(f"{family.blocks}.{i}.{reader}.weight") for reader in family.readers] for i in blocks]

@@ -53,6 +53,8 @@ def job(
     _require_possible(source, chosen)
     number = str(sources.dtype(dtype, source)).removeprefix("torch.")
     evaluated = evaluation_windows(sources.evaluation_text(text, source), source, length, protocol)
+    if evaluated is None and length is not None:
+        raise Refusal(f"--length {length} cuts the evaluation text, and none is given. Add --text FILE.")
     tokens = sources.calibration(calibration, source, seed)
     plan = Plan(
         model=ModelSource(sources.display_name(model, source), _location(model), source.sha256()),

@@ -138,6 +138,11 @@ class Checkpoint:
         return {file: file_sha256(self.path / file) for file in self.files}
 
 
+def digest(tensor: torch.Tensor) -> str:
+    """SHA-256 of a tensor's bytes."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
+
+
 def file_sha256(path: Path) -> str:
     """Hex digest of a file, read in pieces."""
     with path.open("rb") as file:
@@ -211,13 +216,18 @@ def _conversion(source: str, target: str, tokenizer: bool = False) -> str:
     return f"python -c {shlex.quote(program)}"
 
 
-def header(path: Path) -> dict[str, Entry]:
-    """Where the tensors of one file lie. Format: u64 length, JSON of that length, then the bytes."""
+def header_bytes(path: Path) -> bytes:
+    """The header of a weight file. Format: u64 length, JSON of that length, then the bytes of the tensors."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = file.read(length) if length <= path.stat().st_size else b""
+        return file.read(length) if length <= path.stat().st_size else b""
+
+
+def header(path: Path) -> dict[str, Entry]:
+    """Where the tensors of one file lie."""
+    text = header_bytes(path)
     try:
-        fields = json.loads(header)
+        fields, length = json.loads(text), len(text)
         fields.pop("__metadata__", None)
         entries = {name: _entry(path.name, field, 8 + length) for name, field in fields.items()}
     except (ValueError, KeyError, AttributeError) as error:

@@ -57,9 +57,11 @@ def choose(
     options = dict(settings or {})
     mu, refine_mu = _ridge("mu", options.pop("mu", MU)), _ridge("refine-mu", refine_mu)
     allocation = Allocation(allocate)
+    lam, m = _positive("owl-lambda", owl_lambda), _positive("owl-m", owl_m)
+    if allocate != "owl" and (lam, m) != (LAMBDA, M):
+        raise Refusal("--owl-lambda and --owl-m say how --allocate owl allots; with uniform they do nothing. Add it.")
     if allocate == "owl":
         share = share_of(target)
-        lam, m = _positive("owl-lambda", owl_lambda), _positive("owl-m", owl_m)
         allot([0], [1], share, lam)  # refuses a lambda that it could not follow
         allocation = Allocation(allocate, {"lambda": lam, "m": m})
     return {

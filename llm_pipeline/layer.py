@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,11 +12,12 @@ import torch
 
 import solvers
 from llm_pipeline.blocks import BlockWalk
-from llm_pipeline.checkpoint import Checkpoint, require_finite
+from llm_pipeline.checkpoint import Checkpoint, digest, require_finite
 from llm_pipeline.evidence import Inputs
 from llm_pipeline.families import Site
 from llm_pipeline.judging import HOST, Court, first_line
 from llm_pipeline.plan import Plan
+from solvers.array import require_held
 from solvers.door import Run, place_of
 from solvers.methods import Method
 from solvers.problem import LayerProblem
@@ -86,6 +86,7 @@ def prune_layer(
     run = solvers.run(method, made, budget, place=place and place.on_host, **after, **plan.method.options)
     seconds = time.perf_counter() - start
     saved = torch.from_numpy(run.weight).to(walk.checkpoint.dtype(name))
+    require_held(run.weight, bool(torch.isfinite(saved).all()), saved.dtype)
     run = run._replace(weight=array_of(saved))
     return Layer(name, i, site.name, walk.checkpoint, inputs, run, saved, seconds)
 
@@ -191,8 +192,3 @@ def _trace(trace: Trace | None) -> dict[str, Any] | None:
     if trace is None:
         return None
     return {key: value for key, value in asdict(trace).items() if isinstance(value, str) or np.all(np.isfinite(value))}
-
-
-def digest(tensor: torch.Tensor) -> str:
-    """SHA-256 of a tensor's bytes."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()

@@ -8,9 +8,10 @@ finished once its tensors are on the disk and its record is; whatever a kill lef
 from __future__ import annotations
 
 import errno
+import filecmp
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ import torch
 
 from llm_pipeline import durable
 from llm_pipeline.calibration import Tokens
-from llm_pipeline.checkpoint import INDEX, Checkpoint, Entry, file_sha256
+from llm_pipeline.checkpoint import INDEX, Checkpoint, Entry, digest, file_sha256, header_bytes
 from llm_pipeline.unfinished import FOLDER, UnfinishedRun
 from solvers.refusal import Refusal
 
@@ -75,7 +76,7 @@ class OutputFolder:
     @contextmanager
     def _all_or_resumable(self) -> Iterator[OutputFolder]:
         if self.out.exists():
-            raise Refusal(f"the output folder must be new; {self.out} already holds a run. Choose another --out.")
+            raise Refusal(f"the output folder must be new; {self.out} exists already. Choose another --out.")
         try:
             if not self._resumed:
                 self._start()
@@ -111,11 +112,19 @@ class OutputFolder:
         self.copy()
 
     def copy(self) -> None:
-        """Copy the files of the source that are missing, or whose length is not theirs."""
+        """Copy the files of the source that are missing or are not the source's; of weight files the layout counts."""
         for path in files_of(self.source):
             there = self.partial / path.name
-            if not there.is_file() or (path.name in self.source.files and size(there) != size(path)):
+            alike = same_layout if path.name in self.source.files else same_bytes
+            if not there.is_file() or not alike(path, there):
                 durable.copy_file(path, there, self.run.folder)
+
+    def mend(self, pruned: Container[str]) -> None:
+        """Overwrite what no run changes where it is not the source's any more: the tensors that are not `pruned`."""
+        copy = Checkpoint.open(self.partial)
+        for name in self.source.names:
+            if name not in pruned and digest(copy.read(name)) != digest(tensor := self.source.read(name)):
+                self.put(name, tensor)
 
     def put(self, name: str, tensor: torch.Tensor) -> None:
         """Overwrite one tensor of the copy; shape and dtype must be those of the source."""
@@ -201,8 +210,20 @@ def _wanted(name: str, source: Checkpoint) -> bool:
     return is_index or not (name.startswith(".") or name in OF_A_RUN or name.endswith(OTHER_WEIGHTS))
 
 
+def same_bytes(one: Path, other: Path) -> bool:
+    """Whether two files are equal."""
+    return filecmp.cmp(one, other, shallow=False)
+
+
+def same_layout(one: Path, other: Path) -> bool:
+    """Whether two weight files are of one length and begin with the same header."""
+    return size(one) == size(other) and header_bytes(one) == header_bytes(other)
+
+
 def partial_of(out: Path) -> Path:
     """Where an output lies while it is not finished."""
+    if not out.name:
+        raise Refusal(f"--out names a new folder; got {out}, the root of the disk. Give it a name.")
     return out.with_name(out.name + PARTIAL)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_origin, get_type_hints
 
 from solvers.door import REFINE_MU
 from solvers.refusal import Refusal
@@ -122,12 +123,25 @@ class Plan:
             parts = tomllib.loads((folder / FILE).read_text(encoding="utf-8"))
             model, method, calibration = (parts.pop(key) for key in ("model", "method", "calibration"))
             parts["allocation"] = Allocation(**parts.pop("allocation", {}))
-            return cls(ModelSource(**model), MethodChoice(**method), CalibrationSource(**calibration), **parts)
-        except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+            found = cls(ModelSource(**model), MethodChoice(**method), CalibrationSource(**calibration), **parts)
+            _require_kinds(found)
+            return found
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise Refusal(
                 f"a run folder holds a readable {FILE}; {folder} does not ({type(error).__name__}: {error}). "
                 "Give the --out folder of a finished `python -m llm_pipeline prune`."
             ) from error
+
+
+def _require_kinds(part: Any, place: str = "") -> None:
+    """Every field of a plan is what its annotation says."""
+    for name, kind in get_type_hints(type(part)).items():
+        value, told = getattr(part, name), f"{place}{name}"
+        plain = kind if isinstance(kind, UnionType) else get_origin(kind) or kind
+        if is_dataclass(kind):
+            _require_kinds(value, f"{told}.")
+        elif not isinstance(value, int | float if plain is float else plain):
+            raise TypeError(f"{told} = {value!r} is a {type(value).__name__}")
 
 
 def _lines(plain: dict[str, Any]) -> str:

@@ -53,7 +53,8 @@ class Records:
         text = {name: _text(folder, name) for name in ("summary.json", "README.md")}
         try:
             summary = json.loads(text["summary.json"])
-        except ValueError as error:
+            summary.keys()
+        except BROKEN as error:
             raise _unreadable(folder, "summary.json", error) from error
         return cls(layers, certificates, summary, text["README.md"])
 
@@ -129,8 +130,9 @@ def _other_card(plan: Plan, records: Records) -> str:
 
 
 def _lines(folder: Path, name: str, keys: tuple[str, ...]) -> list[dict[str, Any]]:
+    lines = _text(folder, name).splitlines()
     try:
-        rows = [json.loads(line) for line in _text(folder, name).splitlines()]
+        rows = [json.loads(line) for line in lines]
         for row in rows:
             for key in keys:
                 _ = row[key]

@@ -1,10 +1,10 @@
 """Go on with a run that was killed, interrupted or stopped by an error, from its first unfinished block.
 
-The finished blocks are taken as they lie on the disk, once their bytes are found to be those that were recorded. What
-they pass on is computed again by running them, or taken from the file that holds it under ``--hidden disk``; its bits
-must be those that the run had. So the weights come out as if nothing had happened, byte for byte, and so do
-certificates.jsonl, plan.toml and README.md; layers.jsonl and summary.json but for `seconds` and `peak_memory_bytes`,
-and SHA256SUMS but for the lines of those two.
+What no run changes is the source's, or is copied from it again. The finished blocks are taken as they lie on the disk,
+once their bytes are found to be those that were recorded. What they pass on is computed again by running them, or taken
+from the file that holds it under ``--hidden disk``; its bits must be those that the run had. So the weights come out as
+if nothing had happened, byte for byte, and so do certificates.jsonl, plan.toml and README.md; layers.jsonl and
+summary.json but for `seconds` and `peak_memory_bytes`, and SHA256SUMS but for the lines of those two.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from llm_pipeline import assemble, engines
+from llm_pipeline.allocation import layers_of
 from llm_pipeline.changes import require_same_files, require_unchanged
-from llm_pipeline.checkpoint import Checkpoint
+from llm_pipeline.checkpoint import Checkpoint, digest
 from llm_pipeline.hidden import PLACES
 from llm_pipeline.journal import Journal
-from llm_pipeline.layer import digest
 from llm_pipeline.memory import keep_little
 from llm_pipeline.output_folder import PARTIAL, OutputFolder, partial_of
 from llm_pipeline.plan import Plan
@@ -62,7 +62,7 @@ def resume(
         return _ended(out)
     run.lock(out)
     try:
-        recorded = run.facts()
+        recorded, text = run.facts(), run.text()
         require_unchanged(recorded, Plan.read(partial_of(out)))
         chosen = engines.named(engine, address, Plan.read(partial_of(out)).inputs)
         plan, source, tokens = assemble.again(partial_of(out))
@@ -75,10 +75,11 @@ def resume(
     with OutputFolder(source, out, run=run) as output:
         with journal.stage("read"):
             output.copy()
+            output.mend({name for block in layers_of(source) for name in block})
             for record in _sound(output, progress):
                 journal.restore(record)
         place = place_of_hidden(hidden or recorded["hidden"], plan, source, tokens)
-        told = {"text": run.text(), "predicted": recorded.get("predicted"), "engine": chosen}
+        told = {"text": text, "predicted": recorded.get("predicted"), "engine": chosen}
         return finish(output, journal, tokens, place, progress=progress, **told)
 
 

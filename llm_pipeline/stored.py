@@ -19,12 +19,12 @@ import torch
 
 import solvers
 from llm_pipeline import recorded
-from llm_pipeline.checkpoint import Checkpoint
+from llm_pipeline.checkpoint import Checkpoint, digest
 from llm_pipeline.evidence import Inputs
 from llm_pipeline.families import Site
 from llm_pipeline.findings import Finding, exact, listed
 from llm_pipeline.intact import RECORD, SOURCE
-from llm_pipeline.layer import dense_weight, digest, judge_saved
+from llm_pipeline.layer import dense_weight, judge_saved
 from llm_pipeline.plan import Plan
 from llm_pipeline.recorded import Records
 from solvers.problem import LayerProblem

@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from solvers.refusal import Refusal
 
 FOLDER = ".run"
 FACTS, TEXT = "run.json", "text.npz"
+ASKED, EVALUATED = ("plan", "model files", "code", "machine"), "evaluated"
+TOLD = ("block", "hidden", "steps", "layers", "certificates", "failures", "seconds", "peak_memory_bytes")
+BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile)
 
 
 class UnfinishedRun:
@@ -60,31 +64,36 @@ class UnfinishedRun:
         """Write down what was asked."""
         if text is not None:
             self.write(TEXT, _packed(text))
-        self.write(FACTS, json.dumps(facts, indent=1).encode())
+        self.write(FACTS, json.dumps({**facts, EVALUATED: text is not None}, indent=1).encode())
 
     def facts(self) -> dict[str, Any]:
         """What was asked."""
         try:
-            return json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise Refusal(
-                f"an unfinished run holds a readable {FOLDER}/{FACTS}; {self.folder.parent} does not ({error}). "
-                "Remove the folder, and prune again."
-            ) from error
+            found = json.loads((self.folder / FACTS).read_text(encoding="utf-8"))
+            _ = [found[key].items() for key in ASKED], found["hidden"], found[EVALUATED]
+        except BROKEN as error:
+            raise self._unreadable(FACTS, error) from error
+        return found
 
     def text(self) -> Tokens | None:
-        """The windows to evaluate on."""
-        path = self.folder / TEXT
-        return _unpacked(path) if path.is_file() else None
+        """The windows to evaluate on, None where none were asked for."""
+        if not self.facts()[EVALUATED]:
+            return None
+        try:
+            return _unpacked(self.folder / TEXT)
+        except BROKEN as error:
+            raise self._unreadable(TEXT, error) from error
 
     def blocks(self) -> list[dict[str, Any]]:
         """The records of the finished blocks, from the first on without a gap."""
         found: list[dict[str, Any]] = []
         while (path := self._block(len(found))).is_file():
             try:
-                found.append(json.loads(path.read_text(encoding="utf-8")))
-            except ValueError:  # a damaged record is none
+                record = json.loads(path.read_text(encoding="utf-8"))
+                _ = [record[key] for key in TOLD], [row[key] for row in record["layers"] for key in ("layer", "sha256")]
+            except BROKEN:  # a damaged record is none
                 return found
+            found.append(record)
         return found
 
     def finish(self, record: dict[str, Any]) -> None:
@@ -100,6 +109,12 @@ class UnfinishedRun:
     def write(self, name: str, data: bytes) -> None:
         """One file of the folder."""
         write_file(self.folder / name, data, self.folder)
+
+    def _unreadable(self, name: str, error: Exception) -> Refusal:
+        return Refusal(
+            f"an unfinished run holds a readable {FOLDER}/{name}; {self.folder.parent} does not "
+            f"({type(error).__name__}: {error}). Remove the folder, and prune again."
+        )
 
     def _block(self, i: int) -> Path:
         return self.folder / f"block-{i}.json"

@@ -145,7 +145,7 @@ def searching(recipe: Recipe, m: int, n: int) -> Work:
     if method == "maiht":
         return _twin(m, n, T, 2) if recipe.fast else layer(m, n, 4 * T + 1, 27 * T, 2 * T)
     if method == "maiht-released":
-        return layer(m, n, 4 * T + 1 + options["polish"], 29 * T + 5 * options["polish"], 3)
+        return layer(m, n, 4 * T + 3 + options["polish"], 29 * T + 5 * options["polish"], 3)
     if method in ("admm", "admm-released"):
         return cholesky(n) + layer(m, n, T + 1, 16 * (T + 1), options["refresh"])
     if method == "alps":

@@ -90,12 +90,14 @@ def load_run(folder: str | Path, name: str | None = None) -> Run:
         )
     name = name or folder.name
     plan, summary = _table(folder / "plan.toml"), _table(folder / "summary.json")
-    certificates = _lines(folder / "certificates.jsonl", name)
+    layers, certificates = (_lines(folder / file, name) for file in ("layers.jsonl", "certificates.jsonl"))
+    if not layers:
+        raise Refusal(f"{name}/layers.jsonl is empty; usually a write that was cut off. Prune again.")
     for row in certificates:
         if row["outcome"] not in OUTCOMES:
             raise Refusal(f"{row['source']}: outcome {row['outcome']!r}; known: {', '.join(OUTCOMES)}.")
     label = f"{method_label(summary, plan)} {summary['sparsity_asked']}"
-    return Run(name, label, plan, _lines(folder / "layers.jsonl", name), certificates, summary)
+    return Run(name, label, plan, layers, certificates, summary)
 
 
 def method_label(row: Row, options: Row | None = None) -> str:
@@ -133,7 +135,7 @@ def _table(path: Path) -> Row:
 
 def _lines(path: Path, run: str) -> list[Row]:
     rows = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+    for number, line in enumerate(records.lines(path), start=1):
         place = f"{run}/{path.name}, line {number}"
         try:
             row = _complete(json.loads(line), path.name, place)

@@ -23,22 +23,40 @@ def to_numpy(array: Any, name: str) -> Array:
         raise Refusal(f"{name} must be a NumPy, torch, CuPy or array-API array; got {type(array).__name__}.") from error
     if not xp.isdtype(array.dtype, "real floating"):
         raise Refusal(f"{name} must hold real floating-point numbers; got {array.dtype}. Convert it first.")
-    if isinstance(array, np.ndarray):
+    if isinstance(array, np.ndarray | np.generic):
         return np.array(array, dtype=np.float64)
     values = array.detach() if hasattr(array, "detach") else array
-    values = xp.astype(values, xp.float64)
-    if array_api_compat.is_torch_array(values) or array_api_compat.is_cupy_array(values):
-        values = array_api_compat.to_device(values, "cpu")
-    return np.array(np.from_dlpack(values))
+    try:
+        values = xp.astype(values, xp.float64)
+        if array_api_compat.is_torch_array(values) or array_api_compat.is_cupy_array(values):
+            values = array_api_compat.to_device(values, "cpu")
+        return np.array(np.from_dlpack(values))
+    except (BufferError, NotImplementedError) as error:
+        raise Refusal(
+            f"{name} must hold all its numbers in memory, and could not be read ({str(error).splitlines()[0]}). "
+            "Usually a sparse or a meta tensor: pass .to_dense(), or load the weights."
+        ) from error
 
 
 def like(result: Array, template: Any) -> Any:
-    """`result` as an array of the template's library, dtype and device."""
-    if isinstance(template, np.ndarray):
-        return result.astype(template.dtype)
+    """`result` as an array of the template's library, dtype and device; refused where that dtype cannot hold it."""
     xp = array_api_compat.array_namespace(template)
-    device = array_api_compat.device(template)
-    return xp.astype(xp.asarray(result, device=device), template.dtype)
+    if isinstance(template, np.ndarray):
+        with np.errstate(over="ignore"):
+            cast = result.astype(template.dtype)
+    else:
+        cast = xp.astype(xp.asarray(result, device=array_api_compat.device(template)), template.dtype)
+    require_held(result, bool(xp.all(xp.isfinite(cast))), template.dtype)
+    return cast
+
+
+def require_held(weight: Array, finite: bool, dtype: Any) -> None:
+    """Refuse finite weights that are not `finite` in the dtype to which they were cast."""
+    if not finite:
+        raise Refusal(
+            f"the pruned weights reach {np.abs(weight).max():.3g}, beyond the range of {dtype}. Usually some make good "
+            "for others on a nearly singular Gram: use a larger ridge, other calibration text, or float32 weights."
+        )
 
 
 class Place(NamedTuple):

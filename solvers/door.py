@@ -201,8 +201,11 @@ def precision_of(solver: str, precision: str, device: Any) -> str:
 def _require_possible(sparsity: Sparsity, shape: tuple[int, int]) -> None:
     if isinstance(sparsity, L0 | L1) and 0 <= sparsity.lam < float("inf"):
         return
-    if not isinstance(sparsity, Budget) or not isinstance(sparsity.keep, Integral):
-        raise Refusal(f"sparsity is {GRAMMAR}, or an instance such as L0(0.01) or KeepPerRow(8); got {sparsity!r}.")
+    counts = [getattr(sparsity, name, 0) for name in ("keep", "of")]
+    if not isinstance(sparsity, Budget) or not all(isinstance(count, Integral) for count in counts):
+        raise Refusal(
+            f"sparsity is {GRAMMAR}, or an instance such as L0(0.01) or KeepPerRow(8), counts whole; got {sparsity!r}."
+        )
     sparsity.mask(np.zeros(shape))
     if not 0 <= sparsity.keep <= sparsity.most(shape):
         raise Refusal(f"a layer of shape {shape} can keep 0 to {sparsity.most(shape)}; got {sparsity}.")

@@ -206,7 +206,9 @@ class LayerProblem:
         adds mu/2 |V - W0 D|^2. `original` maps a weight back.
         """
         if not (isinstance(mu, Real) and 0 <= mu < float("inf")):
-            raise Refusal(f"the ridge mu is a finite number, not negative; got {mu!r}. The paper uses 0.1.")
+            raise Refusal(
+                f"a ridge, mu or refine_mu, is a finite number of at least 0; got {mu!r}. The paper has mu = 0.1."
+            )
         gram, scale = self.gram.normalised(float(mu))
         R = None if self.R is None else self.R / scale
         return LayerProblem(self.W0 * scale, gram, R, self.e0, scale)

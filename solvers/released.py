@@ -8,9 +8,12 @@ from solvers import admm, maiht
 from solvers.iterate import iterate
 from solvers.problem import LayerProblem
 from solvers.refine import gradient_steps
+from solvers.refusal import Refusal
 from solvers.schedule import Schedule, constant
 from solvers.solution import Solution
 from solvers.sparsity import L0, Array, Budget, KeepNofM, KeepPerLayer, Sparsity
+
+ROUNDING = 1e-9  # of f, relative: a polish may rise by no more
 
 
 def maiht_released(
@@ -38,7 +41,14 @@ def maiht_released(
     schedule = constant(sparsity, iters) if isinstance(sparsity, KeepNofM) else steer(sparsity, problem.W0, iters, s)
     found = iterate(maiht.step, maiht.start(problem), problem, schedule, s=s, goal=sparsity)
     mask = sparsity.mask(np.abs(found.weight))
-    W = gradient_steps(problem, mask, np.where(mask, found.weight, 0.0), polish, s)
+    projected = np.where(mask, found.weight, 0.0)
+    W = gradient_steps(problem, mask, projected, polish, s)
+    before, after = problem.value(projected), problem.value(W)
+    if not after <= before + ROUNDING * abs(before):
+        raise Refusal(
+            f"the polish diverged: f rose from {before:.3g} to {after:.3g}; step * L = {s * problem.lipschitz:.3g}. "
+            "Keep it below 2; step = 0 takes 0.97/L."
+        )
     return Solution(W, found.stop, found.trace)
 
 

@@ -28,7 +28,7 @@ screen = Console(emoji=False)
 def main(
     claims: Annotated[list[str] | None, typer.Argument(help="Claims to evaluate (default: all), or 'mutants'.")] = None,
     examples: Annotated[int | None, typer.Option(min=1, help="Synthetic layers per claim (100; mutants: 8).")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the synthetic layers.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the synthetic layers.")] = 0,
     named: Annotated[bool, typer.Option(help="With mutants: only the checks that each defect names, fast.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="With mutants: processes (one per core).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
@@ -57,7 +57,7 @@ def _known(names: list[str]) -> list[str]:
         if name not in CLAIMS and name not in EXPERIMENTS:
             known = [*CLAIMS, *EXPERIMENTS, "mutants"]
             raise Refusal(f"unknown claim '{name}'.{near(name, known)} Known: {', '.join(known)}.")
-    return names
+    return list(dict.fromkeys(names))
 
 
 def _claims(names: list[str], examples: int, seed: int, as_json: bool) -> bool:

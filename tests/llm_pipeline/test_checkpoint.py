@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 from llm_pipeline import durable, locate, output_folder
 from llm_pipeline.checkpoint import Checkpoint, require_finite
 from llm_pipeline.output_folder import OutputFolder
+from llm_pipeline.unfinished import TOLD
 from solvers.refusal import Refusal
 
 DOWN = "model.layers.1.mlp.down_proj.weight"
@@ -267,7 +268,7 @@ def test_what_is_kept_of_a_run(
         with OutputFolder(Checkpoint.open(tiny), tmp_path / "a" / "out") as folder:
             folder.begin({}, None)
             for i in range(finished):
-                folder.finish({"block": i, "layers": []})
+                folder.finish({**dict.fromkeys(TOLD, 0), "block": i, "layers": []})
             raise error
 
     with pytest.raises((error, Refusal)) as caught:
@@ -315,7 +316,7 @@ def test_a_second_writer_is_refused_and_changes_nothing(tiny: Path, tmp_path: Pa
 def test_an_output_that_exists_is_refused_and_kept(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("x")
-    with pytest.raises(Refusal, match=r"already holds a run\. Choose another --out"):
+    with pytest.raises(Refusal, match=r"exists already\. Choose another --out"):
         OutputFolder(Checkpoint.open(tiny), tmp_path / "out").__enter__()
     assert (tmp_path / "out" / "precious").read_text() == "x"
     assert not (tmp_path / "out.partial").exists()

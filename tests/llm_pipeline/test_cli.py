@@ -127,7 +127,11 @@ BAD = {
     "--hidden ram": "--hidden is one of auto, gpu, memory, disk; got 'ram'",
     "--hidden gpu --device cpu": "--hidden gpu needs a run on a GPU",
     "--seed -1": "--seed must be a whole number of at least 0",
-    "--out taken": "the output folder must be new; .*taken already",
+    "--out taken": "the output folder must be new; .*taken exists already",
+    "--out /": "--out names a new folder; got /, the root of the disk",
+    "--owl-lambda 0.1": "--owl-lambda and --owl-m say how --allocate owl allots",
+    "--owl-m -4": "--owl-m must be a number of at least 0; got '-4",
+    "--length 5": "--length 5 cuts the evaluation text, and none is given",
     "--out ids.npy/out": "ids.npy/out could not be written",
     f"--out {'x' * 300}": "File name too long",
 }

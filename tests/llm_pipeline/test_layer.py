@@ -13,9 +13,9 @@ import torch
 import solvers
 from llm_pipeline import assemble
 from llm_pipeline.blocks import BlockWalk
-from llm_pipeline.checkpoint import Checkpoint
+from llm_pipeline.checkpoint import Checkpoint, digest
 from llm_pipeline.evidence import measure
-from llm_pipeline.layer import Layer, describe, digest, judge, judge_saved, prune_layer
+from llm_pipeline.layer import Layer, describe, judge, judge_saved, prune_layer
 from solvers.refusal import Refusal
 from theory_checks.exchange import one_swap_sampled
 

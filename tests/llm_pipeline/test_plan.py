@@ -79,3 +79,31 @@ def test_a_folder_without_a_readable_plan_is_refused(text: str | None, tmp_path:
         (tmp_path / FILE).write_text(text)
     with pytest.raises(Refusal, match=r"a run folder holds a readable plan\.toml"):
         Plan.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('sparsity = "50%/layer"', "sparsity = 5", "sparsity = 5 is a int"),
+        ("seed = 0", 'seed = "a"', "seed = 'a' is a str"),
+        ("refine_mu = 0.01", "refine_mu = []", r"refine_mu = \[\] is a list"),
+        ("sequences = ", "sequences = 0.", r"calibration\.sequences = 0\.\d+ is a float"),
+        ("kept = []", "kept = 3", r"allocation\.kept = 3 is a int"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(old: str, new: str, says: str, tmp_path: Path) -> None:
+    assert old in PLAN.to_toml()
+    (tmp_path / FILE).write_text(PLAN.to_toml().replace(old, new))
+    with pytest.raises(Refusal, match=says):
+        Plan.read(tmp_path)
+
+
+def test_a_plan_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"\xff\xfe")
+    with pytest.raises(Refusal, match=r"holds a readable plan\.toml; .*UnicodeDecodeError"):
+        Plan.read(tmp_path)
+
+
+def test_a_whole_number_serves_for_a_real_one(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(PLAN.to_toml().replace("refine_mu = 0.01", "refine_mu = 1"))
+    assert Plan.read(tmp_path).refine_mu == 1

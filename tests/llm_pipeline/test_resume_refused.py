@@ -13,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from llm_pipeline import assemble, changes, durable, hidden, prune
+from llm_pipeline import assemble, calibration, changes, durable, hidden, prune
 from llm_pipeline.__main__ import app
 from llm_pipeline.blocks import BlockWalk
 from llm_pipeline.checkpoint import Checkpoint
@@ -22,7 +22,7 @@ from llm_pipeline.prune import prune as prune_run
 from llm_pipeline.resume import resume
 from solvers.refusal import Refusal
 
-LAYER = "model.layers.{}.mlp.up_proj.weight"
+LAYER, NORM = "model.layers.{}.mlp.up_proj.weight", "model.norm.weight"
 
 
 @pytest.fixture
@@ -94,6 +94,12 @@ def truncate(folder: Path, name: str) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
 
+def rename_tensor(folder: Path, name: str) -> None:
+    """Another name of the same length in the header: a layout that is not the source's."""
+    path = folder / Checkpoint.open(folder).entries[name].file
+    path.write_bytes(path.read_bytes().replace(name.encode(), name[::-1].encode()))
+
+
 def configure(out: Path) -> None:
     path = out.parent / "llama" / "config.json"
     path.write_text(path.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
@@ -113,6 +119,8 @@ CHANGED = {
         r"calibration text ids\.npy has",
     ),
     "facts": (lambda out: (partial(out) / ".run/run.json").write_text("{"), r"holds a readable \.run/run\.json"),
+    "no facts": (lambda out: (partial(out) / ".run/run.json").write_text("{}"), r"readable \.run/run\.json.*KeyError"),
+    "a list": (lambda out: (partial(out) / ".run/run.json").write_text("[]"), r"readable \.run/run\.json.*TypeError"),
     "no plan": (lambda out: (partial(out) / "plan.toml").unlink(), r"holds a readable plan\.toml"),
 }
 
@@ -158,6 +166,9 @@ def test_other_code_and_another_machine_are_refused(
         (lambda folder: truncate(folder, LAYER.format(1)), 1),
         (lambda folder: (folder / ".run/block-1.json").write_text('{"block": 1,'), 1),
         (lambda folder: (folder / ".run/block-0.json").unlink(), 0),
+        (lambda folder: (folder / ".run/block-0.json").write_text("{}"), 0),
+        (lambda folder: (folder / ".run/block-1.json").write_text("[]"), 1),
+        (lambda folder: rename_tensor(folder, "model.layers.1.input_layernorm.weight"), 1),
         (lambda folder: None, 2),
     ],
 )
@@ -170,6 +181,43 @@ def test_blocks_that_are_not_as_recorded_are_pruned_again(
     assert weights(out) == expected()
     solved = [int(what.split()[1].rstrip(",")) for what in said if "attention input" in what]
     assert solved == list(range(first, 3))
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json", "model.safetensors.index.json"])
+def test_a_side_file_that_was_edited_is_copied_again(file: str, stop: Callable[..., Path], model: Path) -> None:
+    out = stop()
+    edited = (partial(out) / file).read_text().replace("1", "2")
+    (partial(out) / file).write_text(edited)
+    assert edited != (model / file).read_text()
+    resume(out)
+    assert (out / file).read_bytes() == (model / file).read_bytes()
+
+
+@pytest.mark.parametrize("name", [NORM, "model.embed_tokens.weight", "model.layers.0.input_layernorm.weight"])
+def test_a_tensor_that_is_never_pruned_is_mended(
+    name: str, stop: Callable[..., Path], expected: Callable[..., Any]
+) -> None:
+    out, said = stop(), []
+    flip(partial(out), name)
+    resume(out, progress=lambda done, of, what: said.append(what))
+    assert weights(out) == expected()
+    assert not any("pruned again" in what for what in said)
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: path.write_bytes(b"no archive")])
+def test_a_text_that_was_lost_is_refused_and_finished_blocks_are_kept(
+    spoil: Callable[[Path], None], stop: Callable[..., Path], ids: Path
+) -> None:
+    text = calibration.evaluation_tokens(ids, None, length=None, vocab_size=97)
+    out = stop(text=text)
+    held = (partial(out) / ".run" / "text.npz").read_bytes()
+    spoil(partial(out) / ".run" / "text.npz")
+    found = resumed(out)
+    assert found.exit_code == 2
+    assert re.match(r"error: an unfinished run holds a readable \.run/text\.npz", found.stderr)
+    assert (partial(out) / ".run" / "block-1.json").is_file()
+    (partial(out) / ".run" / "text.npz").write_bytes(held)
+    assert resume(out).summary["perplexity"]["windows"] == 4
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,7 @@ from typer.testing import CliRunner
 from llm_pipeline import assemble, intact
 from llm_pipeline.__main__ import app
 from llm_pipeline.blocks import BlockWalk
-from llm_pipeline.checkpoint import Checkpoint
-from llm_pipeline.layer import digest
+from llm_pipeline.checkpoint import Checkpoint, digest
 from llm_pipeline.verify import Report, Sample, verify
 from solvers.refusal import Refusal
 
@@ -467,7 +466,9 @@ def test_the_command_line_says_what_was_drawn_and_what_was_not(run: Path) -> Non
     ("spoil", "says"),
     [
         (lambda run: (run / CLAIMS).unlink(), r"holds a readable certificates\.jsonl"),
+        (lambda run: (run / CLAIMS).write_bytes(b"\xff\xfe"), r"holds a readable certificates\.jsonl.*UnicodeDecode"),
         (lambda run: (run / SUMMARY).write_text("{"), r"holds a readable summary\.json"),
+        (lambda run: (run / SUMMARY).write_text("[]"), r"holds a readable summary\.json"),
         (lambda run: (run / CLAIMS).write_text("{}\n"), r"holds a readable certificates\.jsonl.*KeyError"),
         (lambda run: (run / INDEX).write_text("{}"), "must be JSON with a weight_map"),
         (
@@ -486,3 +487,4 @@ def test_what_cannot_be_read_is_refused(spoil: Callable[[Path], Any], says: str,
     assert found.exit_code == 2, found.output
     assert re.match(f"error: .*{says}", found.stderr), found.stderr
     assert found.stderr.count("\n") == 1
+    assert found.stderr.count("Give the --out folder") <= 1

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from llm_pipeline.__main__ import app
-from llm_pipeline.layer import digest
+from llm_pipeline.checkpoint import digest
 
 LAYER = "model.layers.1.self_attn.v_proj.weight"
 EMBEDDING = "model.embed_tokens.weight"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from llm_pipeline.__main__ import app
-from llm_pipeline.layer import digest
+from llm_pipeline.checkpoint import digest
 
 PATTERNS = {"2:4": (2, 4), "4:8": (4, 8), "1:4": (1, 4)}
 LAYER = "model.layers.1.mlp.down_proj.weight"

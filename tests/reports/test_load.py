@@ -35,6 +35,21 @@ def test_a_cut_line_is_named(write_run):
         load_run(folder)
 
 
+@pytest.mark.parametrize("file", ["layers.jsonl", "certificates.jsonl"])
+def test_a_file_that_is_no_text_is_named(write_run, file):
+    folder = write_run("first")
+    (folder / file).write_bytes(b"\xff\xfe")
+    with pytest.raises(Refusal, match=f"{file} must hold JSON lines in UTF-8"):
+        load_run(folder)
+
+
+def test_a_run_without_layers_is_refused(write_run):
+    folder = write_run("first")
+    (folder / "layers.jsonl").write_text("")
+    with pytest.raises(Refusal, match=r"first/layers\.jsonl is empty"):
+        load_run(folder)
+
+
 @pytest.mark.parametrize("file", ["plan.toml", "summary.json"])
 def test_a_cut_table_is_named(write_run, file):
     folder = write_run("first")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import solvers
 from solvers.sparsity import L0, L1, KeepGroups, KeepNofM, KeepPerRow
@@ -141,8 +142,11 @@ def test_swaps_refit_exactly_and_say_which_rows_ended():
         (W, H, {"method": "maith"}, "Did you mean 'maiht'"),
         (W, H, {"itres": 3}, "Did you mean 'iters'"),
         (W, H, {"refine": "Exact"}, "refine is one of"),
-        (W, H, {"mu": -1}, "ridge mu"),
-        (W, H, {"refine_mu": -1, "refine": "exact"}, "ridge mu"),
+        (W, np.float64(3.0), {}, r"square \(in, in\) matrix; got shape \(\)"),
+        (torch.tensor(W).to_sparse(), H, {}, r"weight must hold all its numbers in memory.*pass \.to_dense"),
+        (torch.empty(4, 8, device="meta"), H, {}, "weight must hold all its numbers in memory.*a meta tensor"),
+        (W, H, {"mu": -1}, "a ridge, mu or refine_mu, is a finite number of at least 0; got -1"),
+        (W, H, {"refine_mu": -1, "refine": "exact"}, "a ridge, mu or refine_mu"),
         (W, H, {"swaps": -1}, "swaps is the number of exchanges .* or all; got -1"),
         (W, H, {"swaps": 1.5}, "got 1.5"),
         (W, H, {"swaps": True}, "got True"),
@@ -160,6 +164,7 @@ def test_swaps_refit_exactly_and_say_which_rows_ended():
         (W, H, {"sparsity": KeepPerRow(9)}, r"shape \(4, 8\) can keep 0 to 8; got KeepPerRow\(keep=9\)"),
         (W, H, {"sparsity": KeepPerRow(2.5)}, "keep=2.5"),
         (W, H, {"sparsity": KeepNofM(2, 0)}, "divisible by 0"),
+        (W, H, {"sparsity": KeepNofM(2, 4.0)}, "counts whole; got .*of=4.0"),
         (W, H, {"sparsity": KeepGroups(1, (0, 1))}, "cannot meet KeepGroups"),
         (W, H, {"sparsity": "2:3"}, "divisible by 3; this layer has 8"),
     ],
@@ -167,3 +172,14 @@ def test_swaps_refit_exactly_and_say_which_rows_ended():
 def test_bad_input_is_refused_in_words(weight, gram, options, words):
     with pytest.raises(solvers.Refusal, match=words):
         solvers.solve(weight, gram, **options)
+
+
+@pytest.mark.parametrize("library", [np.asarray, torch.tensor], ids=["numpy", "torch"])
+def test_weights_that_leave_the_range_of_their_dtype_are_refused(library):
+    draw = np.random.default_rng(0)
+    X = draw.standard_normal((100, 1)) + 1e-3 * draw.standard_normal((100, 16))
+    weight = (6e4 * np.sign(draw.standard_normal((6, 16)))).astype(np.float16)
+    with pytest.raises(solvers.Refusal, match=r"the pruned weights reach \S+e\+04, beyond the range of .*float16"):
+        solvers.solve(library(weight), X.T @ X / 100, method="sparsegpt")
+    wide = solvers.solve(weight.astype(np.float32), X.T @ X / 100, method="sparsegpt").weight
+    assert np.isfinite(wide).all()

@@ -59,6 +59,15 @@ def test_the_polish_is_that_many_gradient_steps_on_the_projected_support():
     assert problem.value(polished) < problem.value(plain)
 
 
+@pytest.mark.parametrize("sparsity", ["2:4", "50%/layer"])
+def test_a_polish_that_diverges_is_refused_with_what_was_too_long(sparsity):
+    case = Case()
+    with pytest.raises(solvers.Refusal, match=r"the polish diverged: f rose from .*step \* L = .*Keep it below 2"):
+        solvers.solve(case.W0, case.problem.H, method="maiht-released", sparsity=sparsity, step=10.0)
+    kept = solvers.solve(case.W0, case.problem.H, method="maiht-released", sparsity=sparsity, step=0).weight
+    assert np.abs(kept).max() < 10 * np.abs(case.W0).max()
+
+
 def test_the_theorems_do_not_apply_above_the_limit_and_say_by_how_much():
     method, case = solvers.find("maiht-released"), Case("language_like")
     run = solvers.run(method, case.problem, KeepNofM(2, 4), step=1.0)

@@ -46,6 +46,17 @@ def test_a_seed_draws_the_same_layers_again_and_another_seed_others():
     assert json.loads(one)["claims"] != json.loads(other)["claims"]
 
 
+def test_a_name_given_twice_is_evaluated_once():
+    done = _run("fixed-point", "fixed-point", "--examples", "3", "--json")
+    assert [(row["name"], row["examples"]) for row in json.loads(done.stdout)["claims"]] == [("fixed-point", 3)]
+
+
+def test_a_negative_seed_is_refused():
+    done = _run("fixed-point", "--seed", "-1")
+    assert done.exit_code == 2
+    assert "--seed" in done.stderr
+
+
 def test_both_sides_are_printed_for_a_reader():
     done = _run("lipschitz-bound", "first-step-is-wanda", "--examples", "4")
     assert done.exit_code == 0
