@@ -25,17 +25,16 @@ def to_numpy(array: Any, name: str) -> Array:
         raise Refusal(f"{name} must hold real floating-point numbers; got {array.dtype}. Convert it first.")
     if isinstance(array, np.ndarray | np.generic):
         return np.array(array, dtype=np.float64)
-    values = array.detach() if hasattr(array, "detach") else array
-    try:
-        values = xp.astype(values, xp.float64)
-        if array_api_compat.is_torch_array(values) or array_api_compat.is_cupy_array(values):
-            values = array_api_compat.to_device(values, "cpu")
-        return np.array(np.from_dlpack(values))
-    except (BufferError, NotImplementedError) as error:
+    if array_api_compat.is_torch_array(array) and (array.is_meta or "strided" not in str(array.layout)):
         raise Refusal(
-            f"{name} must hold all its numbers in memory, and could not be read ({str(error).splitlines()[0]}). "
-            "Usually a sparse or a meta tensor: pass .to_dense(), or load the weights."
-        ) from error
+            f"{name} must hold every number in memory; got a tensor on {array.device}, layout {array.layout}. Usually "
+            "the weights were not loaded yet, or are sparse: load them, or pass .to_dense()."
+        )
+    values = array.detach() if hasattr(array, "detach") else array
+    values = xp.astype(values, xp.float64)
+    if array_api_compat.is_torch_array(values) or array_api_compat.is_cupy_array(values):
+        values = array_api_compat.to_device(values, "cpu")
+    return np.array(np.from_dlpack(values))
 
 
 def like(result: Array, template: Any) -> Any:

@@ -121,7 +121,7 @@ W, H = np.ones((2, 3)), np.eye(3)
         (lambda: LayerProblem.of(W * np.inf, H), "dense weight holds NaN or infinity"),
         (lambda: LayerProblem.of(W * 1e200, H), "squares overflow"),
         (lambda: LayerProblem(W, Gram(H), R=np.ones((3, 2))), r"drift R has the shape of the weight, \(2, 3\)"),
-        (lambda: LayerProblem.of(W, H).normalised(-0.1), r"ridge mu.*not negative; got -0\.1"),
+        (lambda: LayerProblem.of(W, H).normalised(-0.1), r"a ridge, mu or refine_mu.*at least 0; got -0\.1"),
         (lambda: LayerProblem.of(W, H).normalised("0.1"), "got '0.1'"),
         (lambda: LayerProblem.of(W, H).normalised(np.inf), "got inf"),
     ],
