@@ -86,7 +86,7 @@ def prune_layer(
     run = solvers.run(method, made, budget, place=place and place.on_host, **after, **plan.method.options)
     seconds = time.perf_counter() - start
     saved = torch.from_numpy(run.weight).to(walk.checkpoint.dtype(name))
-    require_held(run.weight, bool(torch.isfinite(saved).all()), saved.dtype)
+    require_held(run.weight, bool(torch.stack(saved.aminmax()).isfinite().all()), saved.dtype)  # no array is made
     run = run._replace(weight=array_of(saved))
     return Layer(name, i, site.name, walk.checkpoint, inputs, run, saved, seconds)
 
@@ -149,9 +149,9 @@ def describe(layer: Layer, refine: str) -> dict[str, Any]:
     without a ridge, before the cast.
     """
     run, found, saved = layer.run, layer.run.found, layer.run.weight
-    kept = int(np.count_nonzero(saved))
+    kept, nothing = int(np.count_nonzero(saved)), np.broadcast_to(np.zeros_like(saved[:1, :1]), saved.shape)
     stages = _stages(run) if refine != "none" else {}
-    output, objective, *errors = layer.values(np.zeros_like(saved), saved, *stages.values())
+    output, objective, *errors = layer.values(nothing, saved, *stages.values())
     relative = [f / output if output > 0 else float("nan") for f in (objective, *errors)]
     return {
         "layer": layer.name,
