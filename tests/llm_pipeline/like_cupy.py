@@ -19,6 +19,7 @@ UFUNCS = (
 FUNCTIONS: dict[str, tuple[str, ...]] = {
     "numpy.any": ("a", "axis", "out", "keepdims"),
     "numpy.array_equal": ("a1", "a2", "equal_nan"),
+    "numpy.broadcast_to": ("array", "shape"),
     "numpy.count_nonzero": ("a", "axis"),
     "numpy.diag": ("v", "k"),
     "numpy.mean": ("a", "axis", "dtype", "out", "keepdims"),
