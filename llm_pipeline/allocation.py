@@ -107,6 +107,7 @@ def _wanted(plan: Plan) -> tuple[Fraction, float]:
 
 
 def layers_of(source: Checkpoint) -> list[list[str]]:
+    """Stored names of the layers that a run prunes, block by block."""
     family = family_of(source.config)
     blocks = range(source.config.num_hidden_layers)
     return [[source.resolve(f"{family.blocks}.{i}.{reader}.weight") for reader in family.readers] for i in blocks]
