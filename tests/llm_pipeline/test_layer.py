@@ -102,6 +102,15 @@ def test_the_null_method_owes_no_pattern_and_says_so(solved: Callable[..., Layer
     assert all(np.isfinite([c.measured, c.bound]).all() for c in saved)
 
 
+def test_weights_that_the_file_cannot_hold_are_refused(
+    solved: Callable[..., Layer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = solvers.run
+    monkeypatch.setattr(solvers, "run", lambda *a, **k: (r := run(*a, **k))._replace(weight=1e300 * r.weight))
+    with pytest.raises(solvers.Refusal, match=r"the pruned weights reach \S+, beyond the range of torch\.bfloat16"):
+        solved("wanda")
+
+
 def test_a_digest_sees_one_bit_and_the_sign_of_zero() -> None:
     weight = torch.zeros(3, 4, dtype=torch.bfloat16)
     flipped = weight.clone()
